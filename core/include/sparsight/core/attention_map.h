@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <compare>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "sparsight/core/plan.h"
+#include "sparsight/core/trace.h"
+#include "sparsight/kernels/backend.h"
+
+namespace sparsight {
+
+/// Cells per tile side.
+inline constexpr int kTileCells = 256;
+
+/// Level z: a cell is 2^z x 2^z tokens; a tile is 256 x 256 cells. Level 0 is one token per cell.
+struct TileKey {
+  int level = 0;
+  Index tileX = 0, tileY = 0;   ///< x: keys, y: queries
+  Reduce reduce = Reduce::Max;
+  auto operator<=>(const TileKey&) const = default;
+};
+/// Pooled probabilities, float32 [cellRows, cellCols] (edge tiles are smaller); NaN: no valid pair.
+struct Tile {
+  TileKey key;
+  int cellRows = 0, cellCols = 0;
+  std::vector<float> cells;
+  bool approximate = false;     ///< from sampled rows: shown with a label until the exact one arrives
+};
+/// One token pair, exactly.
+struct PairReadout {
+  Index row = 0, key = 0;              ///< stored query row and key token, model order
+  double probability = 0, logit = 0;   ///< logit = scale q.k
+  bool valid = true;                   ///< false: padding or masked
+};
+
+/// The deep-zoom map of one head in one token order. Heavy members run on a job lane and take a Control; level geometry
+/// is cheap. Thread-safe after build(): tiles of any level may be asked from several threads (CPU heads).
+class AttentionMap {
+ public:
+  /// qOrder / kOrder: computed order (empty = model order).
+  AttentionMap(HeadData head, std::vector<Index> qOrder = {}, std::vector<Index> kOrder = {});
+  ~AttentionMap();
+
+  [[nodiscard]] Index rows() const noexcept;
+  [[nodiscard]] Index cols() const noexcept;
+  [[nodiscard]] const HeadData& head() const noexcept;
+  /// Coarsest level: the whole map fits one tile.
+  [[nodiscard]] int maxLevel() const noexcept;
+  /// The level whose map has at most 512 cells a side; built by preview() and build(); coarser ones derive from it.
+  [[nodiscard]] int coarseLevel() const noexcept;
+
+  /// Coarse map from a few sampled rows per row tile; all tiles >= coarseLevel become available as approximate.
+  void preview(Backend& backend, const Control& control);
+  /// Exact LSE and coarse map, one streaming pass.
+  void build(Backend& backend, const Control& control);
+  /// Starts from known row LSE (cached): coarse map still needs build() or tiles.
+  [[nodiscard]] bool exact() const noexcept;
+  [[nodiscard]] std::span<const float> rowLse() const noexcept;  ///< computed order; empty before build()
+
+  /// A tile of level >= coarseLevel from memory, else computed from LSE. nullptr if nothing can be shown yet.
+  [[nodiscard]] std::shared_ptr<const Tile> coarseTile(const TileKey& key) const;   ///< never computes
+  [[nodiscard]] std::shared_ptr<const Tile> computeTile(const TileKey& key, Backend& backend, const Control& control);
+  /// Position in computed order -> exact values. Needs the row's LSE: computed alone when build() has not run.
+  [[nodiscard]] PairReadout readout(Index rowPosition, Index colPosition, Backend& backend, const Control& control);
+  [[nodiscard]] Index bytes() const noexcept;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> m_impl;
+};
+
+/// Any region at any cell size in one call: what `sparsight-cli map` writes. float32 [cellRows, cellCols].
+[[nodiscard]] std::vector<float> mapRegion(const HeadData& head, const TileRect& rect, Reduce reduce,
+                                           std::span<const Index> qOrder, std::span<const Index> kOrder,
+                                           Backend& backend, const Control& control);
+
+}  // namespace sparsight

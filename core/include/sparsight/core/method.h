@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "sparsight/core/plan.h"
+#include "sparsight/core/trace.h"
+#include "sparsight/kernels/backend.h"
+
+namespace sparsight {
+
+enum class ParamType : std::uint8_t { Int, Real, Bool, Choice, Text, IntList };
+/// One parameter: the GUI form, CLI flags, JSON keys and docs are made from it.
+struct ParamSpec {
+  std::string name;                      ///< stable key, e.g. "num_sampled_rows"
+  std::vector<std::string> aliases;      ///< e.g. "kept"
+  ParamType type = ParamType::Real;
+  std::string defaultValue;              ///< as text, the form the CLI takes
+  std::string unit;                      ///< "", "rows", "fraction", ...
+  double minimum = 0, maximum = 0;       ///< numeric types; inclusive
+  std::vector<std::string> choices;
+  std::string meaning;                   ///< one or two sentences, with the published meaning
+  std::string source;                    ///< paper equation or reference file
+  bool perHead = false;                  ///< a list "a,b,..." gives one value per selected head
+};
+
+/// Parameter values as text by canonical name. parse checks types, ranges, choices and names.
+class ParamSet {
+ public:
+  ParamSet() = default;
+  /// assignments "k=v". Throws Error{InvalidArgument} naming parameter, range and value.
+  static ParamSet parse(std::span<const ParamSpec> specs, const std::vector<std::string>& assignments);
+  void set(std::string_view name, std::string value) { m_values[std::string(name)] = std::move(value); }
+  [[nodiscard]] bool has(std::string_view name) const;               ///< given explicitly
+  [[nodiscard]] std::string text(std::string_view name) const;       ///< given or default
+  [[nodiscard]] double real(std::string_view name, std::size_t headIndex = 0) const;
+  [[nodiscard]] Index integer(std::string_view name, std::size_t headIndex = 0) const;
+  [[nodiscard]] bool flag(std::string_view name) const;
+  [[nodiscard]] std::vector<Index> integers(std::string_view name) const;
+  [[nodiscard]] const std::map<std::string, std::string, std::less<>>& values() const noexcept { return m_values; }
+  void setDefaults(std::map<std::string, std::string, std::less<>> defaults) { m_defaults = std::move(defaults); }
+  friend bool operator==(const ParamSet&, const ParamSet&) = default;
+
+ private:
+  std::map<std::string, std::string, std::less<>> m_values, m_defaults;
+};
+
+/// Random draws given from outside (--draws): reproducible against other implementations.
+struct Draws {
+  std::vector<Index> sampledRows;                       ///< [n]
+  std::vector<std::vector<Index>> initQ, initK;         ///< [H][K]
+};
+
+/// One head to plan, with its place in the run.
+struct MethodInput {
+  const HeadData& head;
+  const PreparedHead& prepared;
+  const ParamSet& params;
+  std::uint64_t seed = 0;
+  std::size_t headIndex = 0;          ///< position within the selected heads (per-head parameters, draws)
+  int stepOrdinal = 0;                ///< position of this step within the captured steps of the run
+  int numSteps = 0, numLayers = 0;    ///< of the model's schedule (0 = unknown)
+  std::vector<double> timesteps;      ///< full schedule; may be empty
+  const Draws* draws = nullptr;
+  bool includePadding = false;
+};
+
+/// What a method carries from step to step within one (branch, layer): centroids, LSE, masks.
+class MethodState {
+ public:
+  virtual ~MethodState() = default;
+};
+
+/// Which steps and layers warm-up makes dense, resolved to numbers.
+struct WarmupGate {
+  int denseSteps = 0, denseLayers = 0;   ///< steps [0, denseSteps) and layers [0, denseLayers) are dense
+  std::string text;                      ///< "steps 0-9 of 50 dense, layer 0 of 40 dense"
+  [[nodiscard]] bool dense(int step, int layer) const noexcept { return step < denseSteps || layer < denseLayers; }
+};
+
+/// A method plans; backends execute. const, one static instance per file in core/methods.
+class Method {
+ public:
+  virtual ~Method() = default;
+  [[nodiscard]] virtual std::string_view id() const noexcept = 0;       ///< stable, goes into files
+  [[nodiscard]] virtual std::string_view title() const noexcept = 0;    ///< for people: "SVG"
+  [[nodiscard]] virtual std::string_view summary() const noexcept = 0;  ///< one line
+  [[nodiscard]] virtual std::span<const ParamSpec> params() const noexcept = 0;
+  /// Defaults for this trace (family), by name; merged under the user's values.
+  [[nodiscard]] virtual std::map<std::string, std::string, std::less<>> defaultsFor(const TraceInfo& trace,
+                                                                                  const ParamSet& given) const;
+  [[nodiscard]] virtual WarmupGate warmup(const TraceInfo& trace, const ParamSet& params) const;
+  [[nodiscard]] virtual std::unique_ptr<MethodState> newState() const { return nullptr; }
+  /// Throws Error{Unsupported} with the reason for a head it cannot handle.
+  [[nodiscard]] virtual Plan plan(const MethodInput& input, MethodState* state, Backend& backend,
+                                  const Control& control) const = 0;
+};
+
+/// All methods, generated from the files in core/methods; sorted by id.
+[[nodiscard]] std::span<const Method* const> allMethods();
+/// Throws Error{InvalidArgument} listing the known ids.
+[[nodiscard]] const Method& methodById(std::string_view id);
+
+}  // namespace sparsight

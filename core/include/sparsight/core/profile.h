@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "sparsight/kernels/executor.h"
+#include "sparsight/kernels/types.h"
+
+namespace sparsight {
+
+/// What a method does with a value: SVOO's lower bound on kept clusters, a kept fraction to reach, or a mass (top-p).
+enum class BudgetRole : std::uint8_t { KeptFloor, KeptTarget, TopMass };
+[[nodiscard]] std::string_view budgetRoleName(BudgetRole role) noexcept;
+
+/// Where the numbers come from; goes into the JSON form.
+struct Provenance {
+  std::string source;                    ///< "svoo-csv", "offline profiling", "edited", ...
+  std::string program;
+  std::vector<std::string> traceIds;
+  std::map<std::string, std::string> parameters;
+  std::string model;
+  friend bool operator==(const Provenance&, const Provenance&) = default;
+};
+struct CellId {
+  int step = 0, layer = 0, head = 0;     ///< 0-based
+  auto operator<=>(const CellId&) const = default;
+};
+
+/// Budgets step x layer x head, each a kept fraction (or mass) in [0, 1] or a hole. A value type.
+class Profile {
+ public:
+  Profile() = default;
+  Profile(int steps, int layers, int heads, BudgetRole role);
+
+  [[nodiscard]] int steps() const noexcept { return m_steps; }
+  [[nodiscard]] int layers() const noexcept { return m_layers; }
+  [[nodiscard]] int heads() const noexcept { return m_heads; }
+  [[nodiscard]] bool contains(CellId cell) const noexcept;
+  [[nodiscard]] std::optional<double> at(CellId cell) const;     ///< nullopt: a hole (or outside)
+  void set(CellId cell, std::optional<double> value);
+  [[nodiscard]] Index holeCount() const noexcept;
+  [[nodiscard]] Index cellCount() const noexcept;
+
+  [[nodiscard]] bool layerLocked(int layer) const noexcept;
+  void setLayerLocked(int layer, bool locked);
+  [[nodiscard]] std::string layerNote(int layer) const;
+  void setLayerNote(int layer, std::string note);
+
+  BudgetRole role = BudgetRole::KeptTarget;
+  Provenance provenance;
+  /// Bytes of the CSV this came from: re-saving unedited is byte-identical.
+  std::string lineEnding = "\r\n";
+
+  friend bool operator==(const Profile&, const Profile&) = default;
+
+ private:
+  [[nodiscard]] std::size_t index(CellId cell) const noexcept;
+  int m_steps = 0, m_layers = 0, m_heads = 0;
+  std::vector<double> m_values;          // NaN never stored: holes are -1
+  std::vector<bool> m_locked;
+  std::map<int, std::string> m_notes;
+};
+
+/// Mean, minimum and maximum over a set of cells; count excludes holes.
+struct ProfileSummary {
+  double mean = 0, min = 0, max = 0;
+  Index count = 0, holes = 0;
+};
+[[nodiscard]] ProfileSummary summarise(const Profile& profile);
+[[nodiscard]] ProfileSummary summariseLayer(const Profile& profile, int layer, std::optional<int> step = {});
+
+/// Ranges of cells an edit touches; inclusive.
+struct CellRange {
+  int step0 = 0, step1 = 0, layer0 = 0, layer1 = 0, head0 = 0, head1 = 0;
+};
+/// An invertible edit: undo is data. Locked layers are never touched by the builders below.
+struct ProfileEdit {
+  struct Cell {
+    CellId cell;
+    std::optional<double> before, after;
+    friend bool operator==(const Cell&, const Cell&) = default;
+  };
+  struct LayerMeta {  ///< lock or note change
+    int layer = 0;
+    bool lockedBefore = false, lockedAfter = false;
+    std::string noteBefore, noteAfter;
+    friend bool operator==(const LayerMeta&, const LayerMeta&) = default;
+  };
+  std::string label;                      ///< "Set kept of L12-L18 to 24 %"
+  std::vector<Cell> cells;
+  std::vector<LayerMeta> layers;
+
+  [[nodiscard]] bool empty() const noexcept { return cells.empty() && layers.empty(); }
+  void apply(Profile& profile) const;
+  [[nodiscard]] ProfileEdit inverse() const;
+  /// this, then `next`, as one edit.
+  [[nodiscard]] ProfileEdit mergedWith(const ProfileEdit& next) const;
+};
+namespace edits {
+/// All throw Error{InvalidArgument} for values that leave [0, 1] (nothing is clamped silently) and for empty ranges.
+[[nodiscard]] ProfileEdit set(const Profile& p, const CellRange& range, double value);
+[[nodiscard]] ProfileEdit scale(const Profile& p, const CellRange& range, double factor, bool clamp = false);
+[[nodiscard]] ProfileEdit add(const Profile& p, const CellRange& range, double delta, bool clamp = false);
+[[nodiscard]] ProfileEdit smooth(const Profile& p, const CellRange& range, int radius = 1);  ///< over layers
+[[nodiscard]] ProfileEdit copyLayer(const Profile& p, int fromLayer, int toLayer, const CellRange& range);
+[[nodiscard]] ProfileEdit copyStep(const Profile& p, int fromStep, int toStep, const CellRange& range);
+[[nodiscard]] ProfileEdit fillHoles(const Profile& p, const CellRange& range, double value);
+/// Moves a layer's mean to `mean` by the same delta for all its cells in range; clamped cells are counted in label.
+[[nodiscard]] ProfileEdit setLayerMean(const Profile& p, int layer, const CellRange& range, double mean);
+[[nodiscard]] ProfileEdit lockLayer(const Profile& p, int layer, bool locked);
+[[nodiscard]] ProfileEdit noteLayer(const Profile& p, int layer, const std::string& note);
+}  // namespace edits
+
+/// Cell-wise a - b on the union of both grids; holes where either is missing.
+struct ProfileDiff {
+  int steps = 0, layers = 0, heads = 0;
+  std::vector<std::optional<double>> delta;  ///< [S, L, H]
+  Index changed = 0, onlyA = 0, onlyB = 0;
+  double meanAbs = 0, maxAbs = 0;
+  double pearson = 0;
+};
+[[nodiscard]] ProfileDiff diffProfiles(const Profile& a, const Profile& b);
+
+/// How a foreign file's numbers are meant.
+enum class ValueConvention : std::uint8_t { Kept, Skipped };
+struct CsvIssue {
+  int line = 0, column = 0;               ///< 1-based
+  bool error = false;
+  std::string message;
+};
+struct CsvImport {
+  Profile profile;
+  std::vector<CsvIssue> issues;           ///< warnings (holes, duplicates, BOM, LF, order); errors throw
+};
+/// SVOO's Step,Layer,Head,Sparsity CSV (Step 1-based, the value is a kept density). Throws Error{Format} with line and
+/// column for malformations; tolerates and reports BOM, LF, duplicates (last wins), holes.
+[[nodiscard]] CsvImport readSvooCsv(const std::filesystem::path& path,
+                                    ValueConvention convention = ValueConvention::Kept);
+[[nodiscard]] CsvImport parseSvooCsv(std::string_view text, const std::string& name,
+                                     ValueConvention convention = ValueConvention::Kept);
+/// Exact SVOO form. Holes are an Error{InvalidArgument} that counts them.
+[[nodiscard]] std::string formatSvooCsv(const Profile& profile);
+
+/// Own versioned JSON (schema in resources/profile.schema.json).
+[[nodiscard]] Profile parseProfileJson(std::string_view text, const std::string& name);
+[[nodiscard]] std::string formatProfileJson(const Profile& profile);
+/// By content: CSV or JSON.
+[[nodiscard]] Profile readProfile(const std::filesystem::path& path, std::vector<CsvIssue>* issues = nullptr);
+/// By extension (.csv, .json); atomic.
+void writeProfile(const std::filesystem::path& path, const Profile& profile);
+
+enum class FillPolicy : std::uint8_t { Refuse, Nearest, Hold, Value };
+/// Returns a profile without holes, or throws Error{InvalidArgument} counting holes and printing the ready option.
+[[nodiscard]] Profile fillForExport(const Profile& profile, FillPolicy policy, double value = 0);
+
+/// Crash journal of unsaved edits in the user's state directory: append-only, one JSON line per edit, fsynced.
+class EditJournal {
+ public:
+  /// key identifies the document (path or "untitled-<n>"). Does not touch the disk until the first edit.
+  explicit EditJournal(std::string key, std::filesystem::path directory = {});
+  void begin(const Profile& base);        ///< (re)start: the base profile, edits empty
+  void append(const ProfileEdit& edit);
+  void clear();                           ///< saved or discarded
+  struct Recovered {
+    std::string key;
+    std::filesystem::path file;
+    Profile base, current;
+    Index edits = 0;
+  };
+  /// Journals left behind by a crash (a live process's lock excludes it).
+  [[nodiscard]] static std::vector<Recovered> findLeftovers(std::filesystem::path directory = {});
+  ~EditJournal();
+  EditJournal(const EditJournal&) = delete;
+  EditJournal& operator=(const EditJournal&) = delete;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> m_impl;
+};
+
+}  // namespace sparsight

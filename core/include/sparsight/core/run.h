@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "sparsight/core/method.h"
+#include "sparsight/core/plan.h"
+#include "sparsight/core/trace.h"
+
+namespace sparsight {
+
+/// "5", "0-3", "0,4,7", "all". Empty list = all. Throws Error{InvalidArgument}.
+struct Selector {
+  std::vector<std::pair<int, int>> ranges;  ///< inclusive; empty = all
+  static Selector parse(std::string_view text);
+  [[nodiscard]] bool contains(int value) const noexcept;
+};
+/// Which heads of a trace: the selectors every command shares.
+struct HeadSelection {
+  Selector steps, layers, heads;
+  std::optional<std::string> branch;     ///< default: TraceInfo::defaultBranch()
+  std::optional<std::string> component;  ///< default: the one that ran at that step
+  std::string kind = "self";             ///< "self" also matches "joint" when no self call exists
+  int call = 0;
+};
+/// Selected heads in run order: branch, layer, step ascending, head. Throws Error{InvalidArgument} naming the selector that
+/// matches nothing and what there is.
+[[nodiscard]] std::vector<HeadId> selectHeads(const TraceInfo& trace, const HeadSelection& selection);
+
+struct RunRequest {
+  std::string methodId;
+  ParamSet params;                 ///< as parsed; family defaults are merged by runMethod
+  HeadSelection selection;
+  std::uint64_t seed = 0;
+  bool warmup = false;             ///< apply the warm-up gate
+  EvaluateOptions evaluate;
+  std::optional<Draws> draws;
+};
+struct HeadReport {
+  HeadId id;
+  Plan plan;
+  Evaluation evaluation;
+  double planMs = 0;
+  bool wouldBeDense = false;
+  std::string skippedReason;       ///< not empty: no plan, and why
+};
+struct RunReport {
+  std::string methodId;
+  std::map<std::string, std::string> resolved;  ///< every parameter as used, model_rule, variant, warm-up text
+  WarmupGate warmup;
+  std::vector<HeadReport> heads;
+  std::vector<std::string> warnings;
+};
+/// The one path that GUI, CLI, tests and bench take. onHead is called after each head (any thread), in run order.
+[[nodiscard]] RunReport runMethod(const Trace& trace, const RunRequest& request, Backend& backend,
+                                  const Control& control,
+                                  const std::function<void(const HeadReport&)>& onHead = {});
+
+/// Attention statistics of one head (section "Numbers"): see the CLI contract for definitions.
+struct HeadStats {
+  HeadId id;
+  Index evaluatedRows = 0, totalRows = 0;
+  double lseMean = 0, entropyBits = 0, exactDensity = 0, top1Mass = 0;
+  std::optional<double> sinkMass, textMass, frameLocality, temporalLocality;
+  std::optional<double> exactDensityCi95;
+};
+struct StatsOptions {
+  double mass = 0.95;
+  EvaluateOptions evaluate;
+};
+[[nodiscard]] HeadStats computeStats(const HeadData& head, const PreparedHead& prepared, const StatsOptions& options,
+                                     Backend& backend, const Control& control);
+
+/// SVOO's exact density of one head at `mass`: mean over rows of keys needed / keys. rows as in EvaluateOptions; the
+/// evenly sampled rows follow svoo/sparsity/exact.py (rounded linspace).
+[[nodiscard]] double exactDensity(const HeadData& head, const PreparedHead& prepared, double mass, Index rows,
+                                  bool includePadding, Backend& backend, const Control& control);
+
+/// Plan files (format "sparsight-plan"); one group per head. Written atomically.
+void writePlanFile(const std::filesystem::path& out, const Trace& trace, const RunReport& report,
+                   const RunRequest& request);
+struct PlanFileEntry {
+  HeadId id;
+  Plan plan;
+  Evaluation evaluation;
+};
+[[nodiscard]] std::vector<PlanFileEntry> readPlanFile(const std::filesystem::path& path);
+[[nodiscard]] Draws readDraws(const std::filesystem::path& path);
+
+}  // namespace sparsight

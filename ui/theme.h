@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <QColor>
+#include <QFont>
+#include <QPainter>
+#include <QString>
+
+#include "sparsight/core/plan.h"
+
+namespace sparsight {
+
+/// The one place for colour, type and spacing tokens: widgets, canvas, charts and exports use these and nothing else.
+struct Theme {
+  bool dark = true;
+  QColor window, panel, raised, line, grid, text, secondary, disabled, accent, onAccent;
+  QColor slotA, slotB, ok, warning, error, noDataHatch, noData;
+  QColor classSpatial, classTemporal, classClustered, classSink, classDiffuse;
+
+  [[nodiscard]] static const Theme& light();
+  [[nodiscard]] static const Theme& darkTheme();
+  [[nodiscard]] static const Theme& current();
+  /// Installs palette, style sheet and fonts on the application.
+  static void apply(bool dark);
+
+  [[nodiscard]] QColor classColor(HeadClass c) const;
+  static constexpr int kUnit = 4, kPad = 8, kGroupGap = 12, kEdge = 16, kControl = 28, kControlCompact = 24, kRadius = 6;
+};
+
+namespace fonts {
+[[nodiscard]] QFont base();          ///< 13 px
+[[nodiscard]] QFont secondary();     ///< 11 px
+[[nodiscard]] QFont title();         ///< 13 px semibold
+[[nodiscard]] QFont dockTitle();     ///< 11 px, spaced
+[[nodiscard]] QFont tabular();       ///< 13 px, equal-width figures
+}  // namespace fonts
+
+/// Draws the class glyph (square, diamond, hexagon, bar, ring; outline only for None) centred in `box`.
+void paintClassGlyph(QPainter& painter, const QRectF& box, HeadClass c, const Theme& theme);
+/// 3 significant digits, scientific under 1e-3; "26.5 %" for fractions; thin-space thousands.
+[[nodiscard]] QString formatNumber(double value);
+[[nodiscard]] QString formatPercent(double fraction);
+[[nodiscard]] QString formatCount(qint64 value);
+
+}  // namespace sparsight
