@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sparsight/core/job.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -547,7 +548,7 @@ TEST(JobQueue, ManyThreadsOfTilesSupersedingEachOtherAllArriveOnce) {
   std::vector<JobHandle> handles;
   for (int i = 0; i < kJobs; ++i) {
     handles.push_back(queue.submit<int>(
-        specOf("tile", i % 2 == 0 ? Lane::Tiles : Lane::Compute, "t" + std::to_string(i % 7)),
+        specOf("tile", i % 2 == 0 ? Lane::Tiles : Lane::Compute, fmt::format("t{}", i % 7)),
         [](JobContext& context) {
           context.report(0.5);
           context.checkpoint();
