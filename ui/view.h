@@ -5,6 +5,7 @@
 #include <QIcon>
 #include <QJsonObject>
 #include <QString>
+#include <QStringList>
 #include <QWidget>
 #include <cstdint>
 #include <span>
@@ -42,6 +43,9 @@ class View : public QWidget {
   virtual void restoreState(const QJsonObject&) {}
   /// Two or three most useful keys, for the status bar.
   [[nodiscard]] virtual QString hint() const { return {}; }
+  /// Short state for the status bar ("tiles 212 / 512 MB", "exact"), parts left to right; asked a few times a second while
+  /// the view is visible.
+  [[nodiscard]] virtual QStringList statusParts() const { return {}; }
 
  protected:
   [[nodiscard]] Session& session() const noexcept { return m_session; }
