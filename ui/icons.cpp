@@ -24,7 +24,8 @@ class TintedIconEngine : public QIconEngine {
   void paint(QPainter* painter, const QRect& rect, QIcon::Mode mode, QIcon::State state) override {
     const int size = std::min(rect.width(), rect.height());
     const QPixmap picture = draw(size, painter->device()->devicePixelRatioF(), mode, state);
-    painter->drawPixmap(rect.x() + (rect.width() - size) / 2, rect.y() + (rect.height() - size) / 2, size, size, picture);
+    painter->drawPixmap(rect.x() + (rect.width() - size) / 2, rect.y() + (rect.height() - size) / 2, size, size,
+                        picture);
   }
   QPixmap pixmap(const QSize& size, QIcon::Mode mode, QIcon::State state) override {
     return draw(std::min(size.width(), size.height()), 1.0, mode, state);

@@ -22,8 +22,7 @@ JobBridge::~JobBridge() {
 Dispatcher JobBridge::dispatcher() const {
   return [gate = m_gate](std::function<void()> closure) {
     const std::lock_guard lock(gate->mutex);
-    if (gate->receiver != nullptr)
-      QMetaObject::invokeMethod(gate->receiver, std::move(closure), Qt::QueuedConnection);
+    if (gate->receiver != nullptr) QMetaObject::invokeMethod(gate->receiver, std::move(closure), Qt::QueuedConnection);
   };
 }
 

@@ -21,9 +21,9 @@ Index bytesOf(const std::vector<T>& v) {
 Index bytesOfPlan(const Plan& p) {
   return bytesOf(p.qOrder) + bytesOf(p.kOrder) + bytesOf(p.qBounds) + bytesOf(p.kBounds) + bytesOf(p.blockMask) +
          bytesOf(p.intervalRows) + bytesOf(p.rowIntervalsPtr) + bytesOf(p.rowIntervals) + bytesOf(p.rowThreshold) +
-         bytesOf(p.rowCount) + bytesOf(p.qLabels) + bytesOf(p.kLabels) + bytesOf(p.qCentroids) +
-         bytesOf(p.kCentroids) + bytesOf(p.qSizes) + bytesOf(p.kSizes) + bytesOf(p.scores) + bytesOf(p.map) +
-         bytesOf(p.lse) + bytesOf(p.levels) + bytesOf(p.recall) + static_cast<Index>(sizeof(Plan));
+         bytesOf(p.rowCount) + bytesOf(p.qLabels) + bytesOf(p.kLabels) + bytesOf(p.qCentroids) + bytesOf(p.kCentroids) +
+         bytesOf(p.qSizes) + bytesOf(p.kSizes) + bytesOf(p.scores) + bytesOf(p.map) + bytesOf(p.lse) +
+         bytesOf(p.levels) + bytesOf(p.recall) + static_cast<Index>(sizeof(Plan));
 }
 
 /// The numbers of a report without the arrays of its plan.
@@ -153,7 +153,8 @@ Session::Session(JobQueueOptions options, QObject* parent) : QObject(parent), m_
 }
 
 Session::~Session() {
-  // Handles first, so that nothing new is reported; then the queue joins its lanes; closures in flight die with the bridge.
+  // Handles first, so that nothing new is reported; then the queue joins its lanes; closures in flight die with the
+  // bridge.
   m_openJob.cancel();
   m_runJobs.clear();
   m_jobs.reset();
@@ -254,7 +255,8 @@ void Session::setTrace(std::shared_ptr<const Trace> trace) {
     setSelection(m_selection);
     return;
   }
-  // Start where most is to be seen: the middle of what was captured, where warm-up is over and heads have their pattern.
+  // Start where most is to be seen: the middle of what was captured, where warm-up is over and heads have their
+  // pattern.
   const TraceInfo& info = m_trace->info();
   Selection start;
   start.branch = info.defaultBranch();
@@ -321,9 +323,10 @@ void Session::openFile(const QString& path) {
     } else if (format == "profile-csv" || format == "profile-json") {
       opened.profile = std::make_shared<const Profile>(readProfile(file));
     } else {
-      throw Error(ErrorCode::Unsupported, file.string() + " is a " + format +
-                                              " file, which the workbench does not show yet; open the trace it was made "
-                                              "from, or use sparsight-cli info");
+      throw Error(ErrorCode::Unsupported,
+                  file.string() + " is a " + format +
+                      " file, which the workbench does not show yet; open the trace it was made "
+                      "from, or use sparsight-cli info");
     }
     return opened;
   });
@@ -381,8 +384,8 @@ void Session::runMethod(RunRequest request, const QString& what) {
       std::move(spec),
       [this, trace, request = std::move(request), methodId,
        post = m_bridge->dispatcher()](JobContext& context) -> Report {
-        auto report = std::make_shared<RunReport>(sparsight::runMethod(
-            *trace, request, context.backend(), context.control(), [&](const HeadReport& head) {
+        auto report = std::make_shared<RunReport>(
+            sparsight::runMethod(*trace, request, context.backend(), context.control(), [&](const HeadReport& head) {
               auto shared = std::make_shared<const HeadReport>(head);
               // Runs only while the bridge, and so this session, lives.
               post([this, trace, shared, methodId] {
@@ -396,8 +399,8 @@ void Session::runMethod(RunRequest request, const QString& what) {
         std::erase_if(m_runJobs, [this](const JobHandle& job) {
           const std::vector<JobStatus> all = m_jobs->status();
           const auto it = std::find_if(all.begin(), all.end(), [&job](const JobStatus& s) { return s.id == job.id(); });
-          return it == all.end() || (it->state != JobState::Queued && it->state != JobState::Running &&
-                                     it->state != JobState::Cancelling);
+          return it == all.end() ||
+                 (it->state != JobState::Queued && it->state != JobState::Running && it->state != JobState::Cancelling);
         });
         if (trace != m_trace) return;
         if (const Error* error = std::get_if<Error>(&outcome)) {

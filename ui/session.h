@@ -53,7 +53,7 @@ class RunStore {
  private:
   struct Entry {
     HeadResult result;
-    Index planBytes = 0;      ///< 0: stripped
+    Index planBytes = 0;  ///< 0: stripped
     std::uint64_t order = 0;
   };
   void strip();
@@ -120,8 +120,8 @@ class Session : public QObject {
  Q_SIGNALS:
   void changed(sparsight::ChangeFlags changes);  ///< merged, once per event loop turn
   void errorOccurred(const QString& title, const QString& message);
-  void opening(const QString& path);             ///< "" when finished
-  void fileOpened(const QString& path);          ///< for recent files
+  void opening(const QString& path);     ///< "" when finished
+  void fileOpened(const QString& path);  ///< for recent files
   void jobsChanged();
 
  private:

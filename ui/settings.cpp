@@ -15,9 +15,12 @@ constexpr auto kRecentKey = "recent/files";
 
 QString themeName(Settings::ThemeChoice choice) {
   switch (choice) {
-    case Settings::ThemeChoice::Light: return QStringLiteral("light");
-    case Settings::ThemeChoice::Dark: return QStringLiteral("dark");
-    case Settings::ThemeChoice::System: break;
+    case Settings::ThemeChoice::Light:
+      return QStringLiteral("light");
+    case Settings::ThemeChoice::Dark:
+      return QStringLiteral("dark");
+    case Settings::ThemeChoice::System:
+      break;
   }
   return QStringLiteral("system");
 }
@@ -65,9 +68,7 @@ void Settings::save() const {
   store.setValue(QStringLiteral("session/restore"), restoreSession);
 }
 
-int Settings::effectiveThreads() const {
-  return threads > 0 ? threads : std::max(1, QThread::idealThreadCount() - 1);
-}
+int Settings::effectiveThreads() const { return threads > 0 ? threads : std::max(1, QThread::idealThreadCount() - 1); }
 
 bool wantsDark(Settings::ThemeChoice choice) {
   if (choice != Settings::ThemeChoice::System) return choice == Settings::ThemeChoice::Dark;

@@ -12,15 +12,15 @@ namespace sparsight {
 struct Settings {
   enum class ThemeChoice { System, Light, Dark };
   ThemeChoice theme = ThemeChoice::System;
-  int uiScalePercent = 100;          ///< 80 to 200
-  int threads = 0;                   ///< 0: all cores but one
+  int uiScalePercent = 100;  ///< 80 to 200
+  int threads = 0;           ///< 0: all cores but one
   QString backend = QStringLiteral("auto");
-  int traceCacheMiB = 1024;          ///< loaded heads
-  int tileCacheMiB = 512;            ///< map tiles
+  int traceCacheMiB = 1024;                   ///< loaded heads
+  int tileCacheMiB = 512;                     ///< map tiles
   QString renderer = QStringLiteral("auto");  ///< "auto", "raster", "gl"; from the next start
-  QString colorMap;                  ///< empty: by theme
+  QString colorMap;                           ///< empty: by theme
   bool reducedMotion = false;
-  bool singleKeyShortcuts = true;    ///< single letters in maps and grids
+  bool singleKeyShortcuts = true;  ///< single letters in maps and grids
   bool restoreSession = true;
 
   [[nodiscard]] static Settings load();

@@ -322,8 +322,7 @@ QString styleSheetOf(const Theme& t) {
       {QStringLiteral("@controlFocus"), scaled(Theme::kControl - 4)},
       {QStringLiteral("@control"), scaled(Theme::kControl - 2)},
   };
-  std::sort(tokens.begin(), tokens.end(),
-            [](const auto& a, const auto& b) { return a.first.size() > b.first.size(); });
+  std::sort(tokens.begin(), tokens.end(), [](const auto& a, const auto& b) { return a.first.size() > b.first.size(); });
   QString sheet = QString::fromLatin1(kStyleSheet);
   for (const auto& [name, value] : tokens) sheet.replace(name, value);
   return sheet;
@@ -361,12 +360,18 @@ void Theme::apply(bool dark) {
 
 QColor Theme::classColor(HeadClass c) const {
   switch (c) {
-    case HeadClass::Spatial: return classSpatial;
-    case HeadClass::Temporal: return classTemporal;
-    case HeadClass::Clustered: return classClustered;
-    case HeadClass::Sink: return classSink;
-    case HeadClass::Diffuse: return classDiffuse;
-    case HeadClass::None: break;
+    case HeadClass::Spatial:
+      return classSpatial;
+    case HeadClass::Temporal:
+      return classTemporal;
+    case HeadClass::Clustered:
+      return classClustered;
+    case HeadClass::Sink:
+      return classSink;
+    case HeadClass::Diffuse:
+      return classDiffuse;
+    case HeadClass::None:
+      break;
   }
   return secondary;
 }
@@ -485,8 +490,8 @@ QString formatNumber(double value) {
     const int decimals = std::clamp(2 - exponent, 0, 6);
     text = decimals == 0 ? formatCount(static_cast<qint64>(std::llround(magnitude)))
                          : QString::number(magnitude, 'f', decimals);
-    if (decimals > 0 && std::round(std::pow(10.0, decimals) * magnitude) / std::pow(10.0, decimals) >=
-                            std::pow(10.0, exponent + 1))
+    if (decimals > 0 &&
+        std::round(std::pow(10.0, decimals) * magnitude) / std::pow(10.0, decimals) >= std::pow(10.0, exponent + 1))
       text = QString::number(magnitude, 'f', std::max(0, decimals - 1));
   }
   return value < 0 ? QStringLiteral("\u2212") + text : text;
@@ -526,8 +531,7 @@ QString formatDuration(double seconds) {
   if (seconds < 9.95) return QString::number(seconds, 'f', 1) + QStringLiteral(" s");
   const auto whole = static_cast<qint64>(std::llround(seconds));
   if (whole < 60) return QString::number(whole) + QStringLiteral(" s");
-  if (whole < 3600)
-    return QStringLiteral("%1:%2 min").arg(whole / 60).arg(whole % 60, 2, 10, QLatin1Char('0'));
+  if (whole < 3600) return QStringLiteral("%1:%2 min").arg(whole / 60).arg(whole % 60, 2, 10, QLatin1Char('0'));
   return QStringLiteral("%1:%2 h").arg(whole / 3600).arg(whole / 60 % 60, 2, 10, QLatin1Char('0'));
 }
 

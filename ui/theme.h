@@ -24,7 +24,8 @@ struct Theme {
   static void apply(bool dark);
 
   [[nodiscard]] QColor classColor(HeadClass c) const;
-  static constexpr int kUnit = 4, kPad = 8, kGroupGap = 12, kEdge = 16, kControl = 28, kControlCompact = 24, kRadius = 6;
+  static constexpr int kUnit = 4, kPad = 8, kGroupGap = 12, kEdge = 16, kControl = 28, kControlCompact = 24,
+                       kRadius = 6;
 };
 
 namespace fonts {
@@ -33,7 +34,8 @@ namespace fonts {
 [[nodiscard]] QFont title();      ///< 13 px semibold
 [[nodiscard]] QFont dockTitle();  ///< 11 px, spaced
 [[nodiscard]] QFont tabular();    ///< 13 px, equal-width figures
-/// Factor on every size above (0.8 to 2): the interface scale of the View menu. Takes effect with the next Theme::apply.
+/// Factor on every size above (0.8 to 2): the interface scale of the View menu. Takes effect with the next
+/// Theme::apply.
 void setScale(double factor);
 [[nodiscard]] double scale();
 }  // namespace fonts
