@@ -25,7 +25,7 @@ class ProfileActions : public QObject {
 
   QAction* newProfile = nullptr;     ///< "New profile from this trace..."; needs a trace
   QAction* open = nullptr;           ///< "Open profile..."
-  QAction* import = nullptr;         ///< "Import profile...": asks which convention the file uses, shows both readings
+  QAction* importProfile = nullptr;  ///< "Import profile...": asks which convention the file uses, shows both readings
   QAction* save = nullptr;           ///< Ctrl+S
   QAction* saveAs = nullptr;         ///< Ctrl+Shift+S
   QAction* exportProfile = nullptr;  ///< Ctrl+E
