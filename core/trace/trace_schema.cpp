@@ -376,6 +376,8 @@ class Parser {
       } else if (s.kind == SegmentKind::Video && s.length > 0) {
         group.failFormat(fmt::format("video segment {} has no grid; write its T, H, W", i));
       }
+      if (s.kind == SegmentKind::Text)
+        s.frames = s.height = s.width = 0;  // some writers put [1, 1, n]: no place in a picture
       layout.segments.push_back(s);
     }
     std::stable_sort(layout.segments.begin(), layout.segments.end(),
