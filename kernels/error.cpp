@@ -10,13 +10,20 @@ namespace sparsight {
 
 std::string_view errorCodeName(ErrorCode code) noexcept {
   switch (code) {
-    case ErrorCode::Io: return "io";
-    case ErrorCode::Format: return "format";
-    case ErrorCode::Unsupported: return "unsupported";
-    case ErrorCode::InvalidArgument: return "invalid argument";
-    case ErrorCode::OutOfMemory: return "out of memory";
-    case ErrorCode::Device: return "device";
-    case ErrorCode::Internal: return "internal";
+    case ErrorCode::Io:
+      return "io";
+    case ErrorCode::Format:
+      return "format";
+    case ErrorCode::Unsupported:
+      return "unsupported";
+    case ErrorCode::InvalidArgument:
+      return "invalid argument";
+    case ErrorCode::OutOfMemory:
+      return "out of memory";
+    case ErrorCode::Device:
+      return "device";
+    case ErrorCode::Internal:
+      return "internal";
   }
   return "internal";
 }

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sparsight/kernels/executor.h"
+
+#include <tbb/blocked_range.h>
+#include <tbb/parallel_for.h>
+#include <tbb/task_arena.h>
+
+#include <algorithm>
+#include <thread>
+
+#include "sparsight/kernels/error.h"
+
+namespace sparsight {
+
+void Control::checkpoint() const {
+  if (stop.stop_requested()) throw Cancelled{};
+}
+
+struct Executor::Impl {
+  explicit Impl(int count) : arena(count), threads(count) {}
+  tbb::task_arena arena;
+  int threads;
+};
+
+Executor::Executor(int threads) {
+  const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  m_impl = std::make_unique<Impl>(threads > 0 ? threads : cores);
+}
+
+Executor::~Executor() = default;
+
+int Executor::threads() const noexcept { return m_impl->threads; }
+
+void Executor::parallelFor(Index count, Index grain, const Control& control,
+                           const std::function<void(Index first, Index last)>& body) const {
+  control.checkpoint();
+  if (count <= 0) return;
+  grain = std::max<Index>(1, grain);
+  const Index pieces = (count - 1) / grain + 1;
+  // Pieces are cut here and not by TBB, so that what one call of the body sees never depends on the number of threads.
+  const auto piece = [&](Index i) {
+    control.checkpoint();
+    body(i * grain, std::min(count, (i + 1) * grain));
+  };
+  if (pieces == 1 || m_impl->threads == 1) {
+    for (Index i = 0; i < pieces; ++i) piece(i);
+    return;
+  }
+  m_impl->arena.execute([&] {
+    // Isolated: a parallelFor inside a body of another one neither cancels it nor is cancelled by it; its exception
+    // does.
+    tbb::task_group_context context(tbb::task_group_context::isolated);
+    tbb::parallel_for(
+        tbb::blocked_range<Index>(0, pieces, 1),
+        [&](const tbb::blocked_range<Index>& range) {
+          for (Index i = range.begin(); i != range.end() && !context.is_group_execution_cancelled(); ++i) piece(i);
+        },
+        tbb::simple_partitioner(), context);
+  });
+}
+
+}  // namespace sparsight

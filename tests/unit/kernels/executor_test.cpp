@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sparsight/kernels/executor.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <mutex>
+#include <set>
+#include <thread>
+#include <vector>
+
+#include "sparsight/kernels/error.h"
+
+namespace sparsight {
+namespace {
+
+class ExecutorThreads : public testing::TestWithParam<int> {};
+INSTANTIATE_TEST_SUITE_P(ExecutorThreads, ExecutorThreads, testing::Values(1, 2, 7));
+
+TEST_P(ExecutorThreads, EveryItemOnceInPiecesOfTheGrain) {
+  const Executor executor(GetParam());
+  EXPECT_EQ(executor.threads(), GetParam());
+  for (const Index count : {0, 1, 5, 64, 1001}) {
+    std::vector<std::atomic<int>> seen(static_cast<std::size_t>(count));
+    executor.parallelFor(count, 10, {}, [&](Index first, Index last) {
+      EXPECT_EQ(first % 10, 0);
+      EXPECT_EQ(last, std::min<Index>(count, first + 10));
+      for (Index i = first; i < last; ++i) ++seen[static_cast<std::size_t>(i)];
+    });
+    for (const auto& n : seen) EXPECT_EQ(n.load(), 1);
+  }
+}
+
+TEST_P(ExecutorThreads, RethrowsABodysExceptionAndSkipsTheRest) {
+  const Executor executor(GetParam());
+  std::atomic<int> calls{0};
+  try {
+    executor.parallelFor(100000, 1, {}, [&](Index first, Index) {
+      ++calls;
+      if (first == 3) throw Error(ErrorCode::Format, "piece three");
+    });
+    FAIL() << "the exception was lost";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::Format);
+    EXPECT_STREQ(error.what(), "piece three");
+  }
+  EXPECT_LT(calls.load(), 100000);
+  int again = 0;
+  executor.parallelFor(1, 1, {}, [&](Index, Index) { ++again; });
+  EXPECT_EQ(again, 1) << "the executor serves on after an exception";
+}
+
+TEST_P(ExecutorThreads, StopIsCancelledAndNoError) {
+  const Executor executor(GetParam());
+  std::stop_source source;
+  const Control control{source.get_token(), {}};
+  std::atomic<int> calls{0};
+  EXPECT_THROW(executor.parallelFor(100000, 1, control,
+                                    [&](Index, Index) {
+                                      if (++calls == 5) source.request_stop();
+                                    }),
+               Cancelled);
+  EXPECT_LT(calls.load(), 1000);
+  EXPECT_THROW(executor.parallelFor(1, 1, control, [](Index, Index) { FAIL(); }), Cancelled);
+}
+
+TEST_P(ExecutorThreads, LoopsMayNest) {
+  const Executor executor(GetParam());
+  std::atomic<int> sum{0};
+  executor.parallelFor(20, 1, {}, [&](Index, Index) {
+    executor.parallelFor(30, 4, {}, [&](Index first, Index last) { sum += static_cast<int>(last - first); });
+  });
+  EXPECT_EQ(sum.load(), 600);
+  EXPECT_THROW(
+      executor.parallelFor(
+          20, 1, {}, [&](Index, Index) { executor.parallelFor(30, 4, {}, [](Index, Index) { throw Cancelled{}; }); }),
+      Cancelled);
+}
+
+TEST(Executor, ServesSeveralThreadsAtOnce) {
+  const Executor executor(2);
+  std::atomic<Index> sum{0};
+  {
+    std::vector<std::jthread> callers;
+    for (int c = 0; c < 4; ++c) {
+      callers.emplace_back([&] {
+        for (int n = 0; n < 50; ++n) executor.parallelFor(100, 3, {}, [&](Index a, Index b) { sum += b - a; });
+      });
+    }
+  }
+  EXPECT_EQ(sum.load(), 4 * 50 * 100);
+}
+
+TEST(Executor, DefaultIsAllCores) {
+  EXPECT_EQ(Executor(0).threads(), static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
+  EXPECT_GE(Executor(-3).threads(), 1);
+}
+
+}  // namespace
+}  // namespace sparsight
