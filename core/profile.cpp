@@ -161,6 +161,73 @@ ProfileSummary summariseLayer(const Profile& profile, int layer, std::optional<i
   return summariseRange(profile, range);
 }
 
+VarianceShares varianceShares(const Profile& p) {
+  struct Group {
+    double sum = 0;
+    Index count = 0;
+  };
+  const auto size = [](int n) { return static_cast<std::size_t>(n); };
+  std::vector<Group> layers(size(p.layers())), steps(size(p.steps())), heads(size(p.layers()) * size(p.heads()));
+  Group all;
+  const auto forAll = [&p](const auto& body) {
+    for (int s = 0; s < p.steps(); ++s) {
+      for (int l = 0; l < p.layers(); ++l) {
+        for (int h = 0; h < p.heads(); ++h) {
+          if (const auto value = p.at({s, l, h})) body(s, l, h, *value);
+        }
+      }
+    }
+  };
+  forAll([&](int s, int l, int h, double value) {
+    for (Group* group : {&all, &layers[size(l)], &steps[size(s)], &heads[size(l) * size(p.heads()) + size(h)]}) {
+      group->sum += value;
+      ++group->count;
+    }
+  });
+  if (all.count == 0) return {};
+  const double mean = all.sum / static_cast<double>(all.count);
+  double total = 0;
+  forAll([&](int, int, int, double value) { total += (value - mean) * (value - mean); });
+  if (!(total > 0)) return {};
+  const auto explained = [&](const std::vector<Group>& groups) {
+    double sum = 0;
+    for (const Group& group : groups) {
+      if (group.count == 0) continue;
+      const double difference = group.sum / static_cast<double>(group.count) - mean;
+      sum += static_cast<double>(group.count) * difference * difference;
+    }
+    return sum / total;
+  };
+  return {explained(layers), explained(heads), explained(steps)};
+}
+
+ClipStatistics clipStatistics(const Profile& p, int denseSteps, int denseLayers, double low, double high,
+                              int clusters) {
+  ClipStatistics result;
+  Index atLow = 0, atHigh = 0, between = 0, floors = 0;
+  for (int s = std::max(0, denseSteps); s < p.steps(); ++s) {
+    for (int l = std::max(0, denseLayers); l < p.layers(); ++l) {
+      for (int h = 0; h < p.heads(); ++h) {
+        const auto value = p.at({s, l, h});
+        if (!value) continue;
+        ++result.live;
+        atLow += *value <= low ? 1 : 0;
+        atHigh += *value >= high ? 1 : 0;
+        between += *value > low && *value < high ? 1 : 0;
+        // Low first, high last, as in SVOO: high wins where the two cross.
+        floors += static_cast<Index>(std::min(std::max(*value, low), high) * clusters);
+      }
+    }
+  }
+  if (result.live == 0) return result;
+  const double live = static_cast<double>(result.live);
+  result.atLow = static_cast<double>(atLow) / live;
+  result.atHigh = static_cast<double>(atHigh) / live;
+  result.between = static_cast<double>(between) / live;
+  result.meanFloorClusters = static_cast<double>(floors) / live;
+  return result;
+}
+
 ProfileDiff diffProfiles(const Profile& a, const Profile& b) {
   ProfileDiff diff;
   diff.steps = std::max(a.steps(), b.steps());
