@@ -29,6 +29,9 @@ struct AttendParams {
 
 /// Keys of one stage of V.
 inline constexpr int kValueKeys = 16;
+/// Floats of a stage of V, and columns of a thread: at least 4 and 1, as arrays cannot be empty.
+constexpr std::size_t stageFloats(int width) { return static_cast<std::size_t>(kValueKeys * (width > 0 ? width : 4)); }
+constexpr std::size_t threadCols(int width) { return width > 0 ? static_cast<std::size_t>(width) / 16 : 1; }
 
 template <int kWidth>
 struct AttendShared {
@@ -36,7 +39,7 @@ struct AttendShared {
   union {
     ScoreShared scores;
     struct {
-      float stage[kValueKeys * (kWidth > 0 ? kWidth : 4)];
+      float stage[stageFloats(kWidth)];
     } value;
   };
   float rowScale[kTileRows];
@@ -49,7 +52,7 @@ struct AttendState {
   float rowMax;
   std::int64_t cursor;  ///< first interval of the row that ends behind the current tile's start
   std::int64_t cursorEnd;
-  float acc[4][kWidth > 0 ? kWidth / 16 : 1];
+  float acc[4][threadCols(kWidth)];
 };
 
 /// Block x: 64 listed rows. kWidth: padded columns of V (0, 64, 128 or 256).
@@ -72,7 +75,7 @@ SPARSIGHT_DEVICE void attendBody(Block& block, AttendShared<kWidth>& shared, con
     SPARSIGHT_UNROLL
     for (int i = 0; i < 4; ++i) {
       SPARSIGHT_UNROLL
-      for (int j = 0; j < (kWidth > 0 ? kWidth / 16 : 1); ++j) s.acc[i][j] = 0.0F;
+      for (std::size_t j = 0; j < threadCols(kWidth); ++j) s.acc[i][j] = 0.0F;
     }
   });
   for (std::int32_t key0 = 0; key0 < p.keyCount; key0 += kTileKeys) {

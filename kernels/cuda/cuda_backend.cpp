@@ -130,7 +130,8 @@ struct Pooled {
 
 class CudaBackend final : public Backend {
  public:
-  CudaBackend() : m_budget(sharedBudget()), m_staging(m_stream) {
+  explicit CudaBackend(const LaunchLimits& limits = {})
+      : m_limits(limits), m_budget(sharedBudget()), m_staging(m_stream) {
     check(cudaGetDeviceProperties(&m_device, kDevice), "read the device's properties");
     for (cudaEvent_t& event : m_inFlight) {
       check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "create an event");
@@ -311,6 +312,7 @@ class CudaBackend final : public Backend {
     return out;
   }
 
+  LaunchLimits m_limits;
   std::shared_ptr<DeviceBudget> m_budget;
   Stream m_stream;
   Staging m_staging;
@@ -342,7 +344,7 @@ Pooled CudaBackend::pool(const CudaHead& head, Interval region, std::span<const 
   const bool masked = !in.denseMask.empty();
   const Index regionKeys = colBounds.back() - colBounds.front();
   const Index maskBytes = masked ? regionKeys : 0;
-  const ColumnPlan plan = planColumns(colBounds, rows, head.depth, masked ? 12 : 8, maskBytes);
+  const ColumnPlan plan = planColumns(m_limits, colBounds, rows, head.depth, masked ? 12 : 8, maskBytes);
   if (rows == 0 || plan.subs() == 0) {
     for (Index row = 0; row < rows && givenLse.empty(); ++row) {
       pooled.lse[at(row)] = detail::isPaddingRow(in, region.first + row) ? std::nan("") : -HUGE_VAL;
@@ -488,10 +490,10 @@ AttendResult CudaBackend::attend(const PreparedHead& prepared, std::span<const I
   const bool masked = !in.denseMask.empty();
   const Index valueCols = hasValues ? paddedCols(valueDim) : 0;
   const auto count = static_cast<Index>(listed.size());
-  const Index perLaunch =
-      std::min(rowsPerLaunch(count, static_cast<double>(in.k.rows) * static_cast<double>(head.depth + valueCols),
-                             valueCols * static_cast<Index>(sizeof(float)) + 64 + (masked ? in.k.rows : 0)),
-               std::max<Index>(count, 1));
+  const Index perLaunch = std::min(
+      rowsPerLaunch(m_limits, count, static_cast<double>(in.k.rows) * static_cast<double>(head.depth + valueCols),
+                    valueCols * static_cast<Index>(sizeof(float)) + 64 + (masked ? in.k.rows : 0)),
+      std::max<Index>(count, 1));
   m_out.reserve(m_budget, perLaunch * valueCols * static_cast<Index>(sizeof(float)), "attention output");
   m_outLse.reserve(m_budget, perLaunch * static_cast<Index>(sizeof(float)), "attention output");
   m_outCount.reserve(m_budget, perLaunch * static_cast<Index>(sizeof(std::int64_t)), "attention output");

@@ -19,10 +19,11 @@ inline constexpr Index kPanelStep = 64;
 inline constexpr Index kMaxSubKeys = 2048;
 /// Blocks that a launch should have where the shape allows: several per multiprocessor of the largest GPU.
 inline constexpr Index kWantedBlocks = 1024;
-/// Multiply-adds of one launch at most: below 50 ms on a small GPU, so that stopping stays prompt.
-inline constexpr double kLaunchWork = 7.5e10;
-/// Scratch of one launch at most, unless 64 rows need more.
-inline constexpr Index kScratchBytes = Index{256} << 20;
+/// How large a launch may become; constants outside of tests.
+struct LaunchLimits {
+  double work = 7.5e10;                   ///< multiply-adds: below 50 ms on a small GPU, so that stopping stays prompt
+  Index scratchBytes = Index{256} << 20;  ///< unless one step of rows needs more
+};
 
 /// A column partition cut into sub-blocks that never cross its edges and never are empty.
 struct ColumnPlan {
@@ -37,9 +38,10 @@ struct ColumnPlan {
 
 /// Rows of one launch of a kernel that does `workPerRow` multiply-adds and needs `bytesPerRow` of scratch per row:
 /// a multiple of kPanelStep, at least one step, at most what `rows` needs.
-[[nodiscard]] inline Index rowsPerLaunch(Index rows, double workPerRow, Index bytesPerRow) {
-  const double byWork = kLaunchWork / std::max(workPerRow, 1.0);
-  const double byBytes = static_cast<double>(kScratchBytes) / static_cast<double>(std::max<Index>(bytesPerRow, 1));
+[[nodiscard]] inline Index rowsPerLaunch(const LaunchLimits& limits, Index rows, double workPerRow, Index bytesPerRow) {
+  const double byWork = limits.work / std::max(workPerRow, 1.0);
+  const double byBytes =
+      static_cast<double>(limits.scratchBytes) / static_cast<double>(std::max<Index>(bytesPerRow, 1));
   const double most = std::min(byWork, byBytes) / static_cast<double>(kPanelStep);
   const Index needed = std::max<Index>(1, (rows + kPanelStep - 1) / kPanelStep);
   return (most >= static_cast<double>(needed) ? needed : std::max<Index>(1, static_cast<Index>(most))) * kPanelStep;
@@ -47,8 +49,8 @@ struct ColumnPlan {
 
 /// colBounds: edges of at least one column, non-decreasing, below 2^31. rows: query rows of the operation; depth:
 /// padded head dimension; scratch per launch row: bytesPerPair for each sub-block and bytesPerRow once.
-[[nodiscard]] inline ColumnPlan planColumns(std::span<const Index> colBounds, Index rows, Index depth,
-                                            Index bytesPerPair, Index bytesPerRow) {
+[[nodiscard]] inline ColumnPlan planColumns(const LaunchLimits& limits, std::span<const Index> colBounds, Index rows,
+                                            Index depth, Index bytesPerPair, Index bytesPerRow) {
   ColumnPlan plan;
   const Index first = colBounds.front();
   const Index last = colBounds.back();
@@ -63,7 +65,7 @@ struct ColumnPlan {
     plan.subPtr.push_back(static_cast<std::int32_t>(plan.subs()));
   }
   const Index subs = plan.subs();
-  plan.panelRows = rowsPerLaunch(rows, static_cast<double>(last - first) * static_cast<double>(depth),
+  plan.panelRows = rowsPerLaunch(limits, rows, static_cast<double>(last - first) * static_cast<double>(depth),
                                  subs * bytesPerPair + bytesPerRow);
   plan.splitPtr.push_back(0);
   const Index rowTiles = plan.panelRows / kPanelStep;
