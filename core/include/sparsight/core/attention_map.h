@@ -3,9 +3,11 @@
 
 #include <compare>
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "sparsight/core/plan.h"
@@ -20,7 +22,7 @@ inline constexpr int kTileCells = 256;
 /// Level z: a cell is 2^z x 2^z tokens; a tile is 256 x 256 cells. Level 0 is one token per cell.
 struct TileKey {
   int level = 0;
-  Index tileX = 0, tileY = 0;   ///< x: keys, y: queries
+  Index tileX = 0, tileY = 0;  ///< x: keys, y: queries
   Reduce reduce = Reduce::Max;
   auto operator<=>(const TileKey&) const = default;
 };
@@ -29,13 +31,13 @@ struct Tile {
   TileKey key;
   int cellRows = 0, cellCols = 0;
   std::vector<float> cells;
-  bool approximate = false;     ///< from sampled rows: shown with a label until the exact one arrives
+  bool approximate = false;  ///< from sampled rows: shown with a label until the exact one arrives
 };
 /// One token pair, exactly.
 struct PairReadout {
-  Index row = 0, key = 0;              ///< stored query row and key token, model order
-  double probability = 0, logit = 0;   ///< logit = scale q.k
-  bool valid = true;                   ///< false: padding or masked
+  Index row = 0, key = 0;             ///< stored query row and key token, model order
+  double probability = 0, logit = 0;  ///< logit = scale q.k
+  bool valid = true;                  ///< false: padding or masked
 };
 
 /// The deep-zoom map of one head in one token order. Heavy members run on a job lane and take a Control; level geometry
@@ -49,34 +51,68 @@ class AttentionMap {
   [[nodiscard]] Index rows() const noexcept;
   [[nodiscard]] Index cols() const noexcept;
   [[nodiscard]] const HeadData& head() const noexcept;
+  /// Position in computed order <-> stored query row / key token (model order).
+  [[nodiscard]] Index queryRowAt(Index rowPosition) const noexcept;
+  [[nodiscard]] Index keyAt(Index colPosition) const noexcept;
+  [[nodiscard]] Index positionOfQueryRow(Index row) const noexcept;
+  [[nodiscard]] Index positionOfKey(Index key) const noexcept;
+  [[nodiscard]] std::span<const Index> qOrder() const noexcept;  ///< empty: model order
+  [[nodiscard]] std::span<const Index> kOrder() const noexcept;
+  /// Cells of a level: ceil(rows / 2^level), ceil(cols / 2^level); and its tiles.
+  [[nodiscard]] Index cellRows(int level) const noexcept;
+  [[nodiscard]] Index cellCols(int level) const noexcept;
+  [[nodiscard]] Index tileRows(int level) const noexcept;
+  [[nodiscard]] Index tileCols(int level) const noexcept;
   /// Coarsest level: the whole map fits one tile.
   [[nodiscard]] int maxLevel() const noexcept;
   /// The level whose map has at most 512 cells a side; built by preview() and build(); coarser ones derive from it.
   [[nodiscard]] int coarseLevel() const noexcept;
 
-  /// Coarse map from a few sampled rows per row tile; all tiles >= coarseLevel become available as approximate.
+  /// Coarse map from one to four sampled rows per cell row (by size); all tiles >= coarseLevel become available as
+  /// approximate.
   void preview(Backend& backend, const Control& control);
   /// Exact LSE and coarse map, one streaming pass.
   void build(Backend& backend, const Control& control);
-  /// Starts from known row LSE (cached): coarse map still needs build() or tiles.
-  [[nodiscard]] bool exact() const noexcept;
+  [[nodiscard]] bool exact() const noexcept;                     ///< build() has run: LSE and coarse levels are final
   [[nodiscard]] std::span<const float> rowLse() const noexcept;  ///< computed order; empty before build()
 
   /// A tile of level >= coarseLevel from memory, else computed from LSE. nullptr if nothing can be shown yet.
-  [[nodiscard]] std::shared_ptr<const Tile> coarseTile(const TileKey& key) const;   ///< never computes
+  [[nodiscard]] std::shared_ptr<const Tile> coarseTile(const TileKey& key) const;  ///< never computes
+  /// Exact tile of any level. Before build() the LSE of just its rows is computed (and kept); levels >= coarseLevel
+  /// build. Throws Error{InvalidArgument} for a tile outside the map.
   [[nodiscard]] std::shared_ptr<const Tile> computeTile(const TileKey& key, Backend& backend, const Control& control);
   /// Position in computed order -> exact values. Needs the row's LSE: computed alone when build() has not run.
   [[nodiscard]] PairReadout readout(Index rowPosition, Index colPosition, Backend& backend, const Control& control);
+  /// The same without a backend, in microseconds; nullopt while the row's LSE is unknown.
+  [[nodiscard]] std::optional<PairReadout> readoutIfKnown(Index rowPosition, Index colPosition) const;
+  /// Memory that this object holds or keeps alive: head, reordered copies, prepared heads, levels, LSE.
   [[nodiscard]] Index bytes() const noexcept;
+  /// Drops what can be made again quickly (prepared heads, reordered copies); levels and LSE stay.
+  void trim();
 
  private:
   struct Impl;
   std::unique_ptr<Impl> m_impl;
 };
 
-/// Any region at any cell size in one call: what `sparsight-cli map` writes. float32 [cellRows, cellCols].
+/// Any region at any cell size in one streaming pass: what `sparsight-cli map` writes. float32 [cellRows, cellCols];
+/// NaN: no valid pair. Positions are in computed order (empty orders: model order). Throws Error{InvalidArgument} for a
+/// region outside the map or more than 2^28 cells.
 [[nodiscard]] std::vector<float> mapRegion(const HeadData& head, const TileRect& rect, Reduce reduce,
                                            std::span<const Index> qOrder, std::span<const Index> kOrder,
                                            Backend& backend, const Control& control);
+
+/// What a map file says about itself, beside the cells.
+struct MapFileInfo {
+  HeadId head;
+  TileRect rect;
+  Reduce reduce = Reduce::Max;
+  std::string order = "model";  ///< "model" or the plan file's name
+  std::string traceUuid, tracePath, program;
+};
+/// NumPy format 1.0, float32 little-endian [H, W]. Written atomically.
+void writeMapNpy(const std::filesystem::path& out, std::span<const float> cells, Index cellRows, Index cellCols);
+/// HDF5: dataset `map` float32 [H, W], everything of `info` as root attributes, format "sparsight-map". Atomic.
+void writeMapHdf5(const std::filesystem::path& out, std::span<const float> cells, const MapFileInfo& info);
 
 }  // namespace sparsight

@@ -1,0 +1,605 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sparsight/core/attention_map.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <mutex>
+
+namespace sparsight {
+namespace {
+
+constexpr Index kCoarseCells = 512;
+constexpr Index kMaxRegionCells = Index{1} << 28;
+// Cells of one streaming pass of mapRegion: bounds the partial sums of the threads.
+constexpr Index kCellsPerPass = Index{1} << 22;
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+
+std::size_t at(Index i) { return static_cast<std::size_t>(i); }
+Index ceilShift(Index n, int level) { return (n + (Index{1} << level) - 1) >> level; }
+
+int levelFitting(Index rows, Index cols, Index cells) {
+  int level = 0;
+  while (ceilShift(std::max(rows, cols), level) > cells) ++level;
+  return level;
+}
+
+std::vector<Index> levelBounds(Index tokens, int level) {
+  std::vector<Index> bounds;
+  bounds.reserve(at(ceilShift(tokens, level)) + 1);
+  for (Index edge = 0; edge < tokens; edge += Index{1} << level) bounds.push_back(edge);
+  bounds.push_back(tokens);
+  return bounds;
+}
+
+std::vector<Index> invert(std::span<const Index> order) {
+  std::vector<Index> inverse(order.size());
+  for (std::size_t i = 0; i < order.size(); ++i) inverse[at(order[i])] = static_cast<Index>(i);
+  return inverse;
+}
+
+void checkOrder(std::span<const Index> order, Index size, const char* what) {
+  if (order.empty()) return;
+  if (static_cast<Index>(order.size()) != size) {
+    throw Error(
+        ErrorCode::InvalidArgument,
+        fmt::format("{} order has {} entries for {} tokens; is the plan of this head?", what, order.size(), size));
+  }
+  std::vector<bool> seen(order.size());
+  for (const Index token : order) {
+    if (token < 0 || token >= size || seen[at(token)]) {
+      throw Error(
+          ErrorCode::InvalidArgument,
+          fmt::format("{} order is no permutation: token {} is outside 0..{} or appears twice", what, token, size - 1));
+    }
+    seen[at(token)] = true;
+  }
+}
+
+/// Rows [row0, row1) of a head in a computed order, without V (the map needs none, and V is a third of the memory).
+struct OrderedHead {
+  OwnedMatrix q, k;
+  std::vector<std::uint8_t> keyValid, queryValid, denseMask;
+  std::shared_ptr<const void> keepAlive;
+  AttentionIn input;
+  Index bytes = 0;
+};
+
+std::vector<std::uint8_t> permuted(std::span<const std::uint8_t> flags, std::span<const Index> positions) {
+  std::vector<std::uint8_t> out(positions.size());
+  for (std::size_t i = 0; i < positions.size(); ++i) out[i] = flags[at(positions[i])];
+  return out;
+}
+
+/// `rows`: model rows in the order wanted; nullopt = all in model order.
+std::shared_ptr<const OrderedHead> orderHead(const HeadData& head, const std::optional<std::span<const Index>>& rows,
+                                             std::span<const Index> kOrder) {
+  auto out = std::make_shared<OrderedHead>();
+  out->keepAlive = head.keepAlive;
+  const AttentionIn& in = head.input;
+  out->input = in;
+  out->input.v = {};
+  if (rows) {
+    out->q = gatherRows(in.q, *rows);
+    out->input.q = out->q.view;
+    if (!in.queryValid.empty()) {
+      out->queryValid = permuted(in.queryValid, *rows);
+      out->input.queryValid = out->queryValid;
+    }
+  }
+  if (!kOrder.empty()) {
+    out->k = gatherRows(in.k, kOrder);
+    out->input.k = out->k.view;
+    if (!in.keyValid.empty()) {
+      out->keyValid = permuted(in.keyValid, kOrder);
+      out->input.keyValid = out->keyValid;
+    }
+  }
+  if (!in.denseMask.empty() && (rows || !kOrder.empty())) {
+    const Index n = out->input.q.rows, keys = in.k.rows;
+    out->denseMask.resize(at(n) * at(keys));
+    for (Index r = 0; r < n; ++r) {
+      const auto source = in.denseMask.subspan(at(rows ? (*rows)[at(r)] : r) * at(keys), at(keys));
+      std::uint8_t* target = out->denseMask.data() + at(r) * at(keys);
+      for (Index c = 0; c < keys; ++c) target[c] = source[at(kOrder.empty() ? c : kOrder[at(c)])];
+    }
+    out->input.denseMask = out->denseMask;
+  }
+  out->bytes = static_cast<Index>(out->q.storage.size() + out->k.storage.size() + out->keyValid.size() +
+                                  out->queryValid.size() + out->denseMask.size());
+  return out;
+}
+
+/// Rows [first, last) in model order: borrowed, nothing is copied.
+std::shared_ptr<const OrderedHead> sliceRows(const HeadData& head, Index first, Index last) {
+  auto out = std::make_shared<OrderedHead>();
+  out->keepAlive = head.keepAlive;
+  AttentionIn& in = out->input;
+  in = head.input;
+  in.v = {};
+  in.q.data = head.input.q.row(first);
+  in.q.rows = last - first;
+  if (!in.queryValid.empty()) in.queryValid = in.queryValid.subspan(at(first), at(last - first));
+  if (!in.denseMask.empty()) {
+    in.denseMask = in.denseMask.subspan(at(first * in.k.rows), at((last - first) * in.k.rows));
+  }
+  return out;
+}
+
+std::shared_ptr<const PreparedHead> prepareOrdered(const std::shared_ptr<const OrderedHead>& head, Backend& backend,
+                                                   const Control& control) {
+  return backend.prepare(head->input, head, control);
+}
+
+/// One level in memory. count: valid pairs per cell.
+struct Level {
+  Index rows = 0, cols = 0;
+  std::vector<float> mean, max;
+  std::vector<double> count;
+};
+
+/// Mean is weighted by the children's valid pairs, so that every level holds the same exact means; a child without any
+/// (NaN) weighs nothing.
+Level parentOf(const Level& child) {
+  Level parent;
+  parent.rows = ceilShift(child.rows, 1);
+  parent.cols = ceilShift(child.cols, 1);
+  const std::size_t size = at(parent.rows) * at(parent.cols);
+  parent.mean.assign(size, kNaN);
+  parent.max.assign(size, kNaN);
+  parent.count.assign(size, 0.0);
+  for (Index r = 0; r < parent.rows; ++r) {
+    for (Index c = 0; c < parent.cols; ++c) {
+      double sum = 0, weight = 0, pairs = 0;
+      float largest = kNaN;
+      for (Index y = 2 * r; y < std::min(2 * r + 2, child.rows); ++y) {
+        for (Index x = 2 * c; x < std::min(2 * c + 2, child.cols); ++x) {
+          const std::size_t i = at(y * child.cols + x);
+          pairs += child.count[i];
+          if (std::isnan(child.mean[i])) continue;
+          sum += static_cast<double>(child.mean[i]) * child.count[i];
+          weight += child.count[i];
+          if (!(largest >= child.max[i])) largest = child.max[i];
+        }
+      }
+      const std::size_t o = at(r * parent.cols + c);
+      parent.count[o] = pairs;
+      if (weight > 0) {
+        parent.mean[o] = static_cast<float>(sum / weight);
+        parent.max[o] = largest;
+      }
+    }
+  }
+  return parent;
+}
+
+/// Valid pairs of every cell of a level.
+std::vector<double> pairCounts(const AttentionIn& in, int level) {
+  const Index rows = in.q.rows, cols = in.k.rows;
+  const Index cellRows = ceilShift(rows, level), cellCols = ceilShift(cols, level);
+  std::vector<double> counts(at(cellRows) * at(cellCols), 0.0);
+  const auto validQuery = [&](Index r) { return in.queryValid.empty() || in.queryValid[at(r)] != 0; };
+  const auto validKey = [&](Index c) { return in.keyValid.empty() || in.keyValid[at(c)] != 0; };
+  if (!in.denseMask.empty()) {
+    for (Index r = 0; r < rows; ++r) {
+      if (!validQuery(r)) continue;
+      double* line = counts.data() + (r >> level) * cellCols;
+      for (Index c = 0; c < cols; ++c) {
+        if (validKey(c) && in.denseMask[at(r) * at(cols) + at(c)] != 0) line[c >> level] += 1.0;
+      }
+    }
+    return counts;
+  }
+  std::vector<double> rowCount(at(cellRows)), colCount(at(cellCols));
+  for (Index r = 0; r < rows; ++r) rowCount[at(r >> level)] += validQuery(r) ? 1.0 : 0.0;
+  for (Index c = 0; c < cols; ++c) colCount[at(c >> level)] += validKey(c) ? 1.0 : 0.0;
+  for (Index r = 0; r < cellRows; ++r) {
+    for (Index c = 0; c < cellCols; ++c) counts[at(r * cellCols + c)] = rowCount[at(r)] * colCount[at(c)];
+  }
+  return counts;
+}
+
+}  // namespace
+
+struct AttentionMap::Impl {
+  /// Levels coarseLevel..maxLevel; immutable once published.
+  struct Levels {
+    std::vector<Level> levels;
+    bool approximate = true;
+    Index bytes = 0;
+  };
+
+  HeadData head;
+  std::vector<Index> qOrder, kOrder, qInverse, kInverse;
+  Index rows = 0, cols = 0;
+  int coarse = 0, max = 0;
+
+  mutable std::mutex mutex;  // levels, lse, known
+  std::shared_ptr<const Levels> levels;
+  std::vector<float> lse;           // computed order; entry valid where known or after build
+  std::vector<std::uint8_t> known;  // before build: rows whose LSE was computed alone
+  std::atomic<bool> exact{false};
+
+  mutable std::mutex prepareMutex;  // ordered, prepared
+  std::shared_ptr<const OrderedHead> ordered;
+  std::map<std::pair<std::string, const Backend*>, std::shared_ptr<const PreparedHead>> prepared;
+
+  std::shared_ptr<const OrderedHead> orderedHead() {
+    const std::lock_guard lock(prepareMutex);
+    return orderedHeadLocked();
+  }
+  std::shared_ptr<const OrderedHead> orderedHeadLocked() {
+    if (!ordered) {
+      ordered = orderHead(
+          head, qOrder.empty() ? std::optional<std::span<const Index>>() : std::span<const Index>(qOrder), kOrder);
+    }
+    return ordered;
+  }
+  /// CPU heads are shared between the lanes' backends; a device's head belongs to its backend.
+  std::shared_ptr<const PreparedHead> prepare(Backend& backend, const Control& control) {
+    const std::string id = backend.info().id;
+    const auto key = std::make_pair(id, id == "cpu" ? nullptr : &backend);
+    const std::lock_guard lock(prepareMutex);
+    auto& slot = prepared[key];
+    if (!slot) slot = prepareOrdered(orderedHeadLocked(), backend, Control{control.stop, {}});
+    return slot;
+  }
+
+  /// rowLse: of the exact pass; none: a preview.
+  void publish(Level coarsest, std::optional<std::vector<float>> rowLse) {
+    const bool approximate = !rowLse;
+    auto next = std::make_shared<Levels>();
+    next->approximate = approximate;
+    next->levels.push_back(std::move(coarsest));
+    for (int z = coarse; z < max; ++z) next->levels.push_back(parentOf(next->levels.back()));
+    for (const Level& level : next->levels) {
+      next->bytes += static_cast<Index>((level.mean.size() + level.max.size()) * sizeof(float) +
+                                        level.count.size() * sizeof(double));
+    }
+    const std::lock_guard lock(mutex);
+    if (exact.load()) return;  // a late preview, or another lane was faster and its LSE is already in use
+    levels = std::move(next);
+    if (!rowLse) return;
+    lse = std::move(*rowLse);
+    known = {};
+    exact.store(true);
+  }
+
+  /// LSE of rows [first, last) in a buffer of all rows, as Backend::tile takes it.
+  std::span<const float> lseFor(Index first, Index last, std::vector<float>& buffer, Backend& backend,
+                                const Control& control) {
+    if (exact.load()) return lse;
+    std::vector<Index> missing;
+    {
+      const std::lock_guard lock(mutex);
+      if (exact.load()) return lse;
+      if (known.empty()) {
+        known.assign(at(rows), 0);
+        lse.assign(at(rows), kNaN);
+      }
+      for (Index r = first; r < last; ++r) {
+        if (known[at(r)] == 0) missing.push_back(r);
+      }
+    }
+    std::vector<float> found;
+    if (!missing.empty()) found = backend.attend(*prepare(backend, control), missing, RowKeep{}, control).lse;
+    const std::lock_guard lock(mutex);
+    if (exact.load()) return lse;
+    for (std::size_t i = 0; i < missing.size(); ++i) {
+      known[at(missing[i])] = 1;
+      lse[at(missing[i])] = found[i];
+    }
+    buffer = lse;
+    return buffer;
+  }
+
+  [[nodiscard]] bool pairValid(Index row, Index key) const {
+    const AttentionIn& in = head.input;
+    return (in.queryValid.empty() || in.queryValid[at(row)] != 0) &&
+           (in.keyValid.empty() || in.keyValid[at(key)] != 0) &&
+           (in.denseMask.empty() || in.denseMask[at(row) * at(cols) + at(key)] != 0);
+  }
+
+  [[nodiscard]] PairReadout read(Index row, Index key, double rowLse) const {
+    const AttentionIn& in = head.input;
+    std::vector<float> q(at(in.q.cols)), k(at(in.k.cols));
+    rowToFloat(in.q, row, q);
+    rowToFloat(in.k, key, k);
+    double dot = 0;
+    for (std::size_t d = 0; d < q.size(); ++d) dot += static_cast<double>(q[d]) * static_cast<double>(k[d]);
+    PairReadout out{row, key, 0.0, in.scale * dot, pairValid(row, key)};
+    if (out.valid) out.probability = std::exp(out.logit - rowLse);
+    return out;
+  }
+
+  void checkPair(Index rowPosition, Index colPosition) const {
+    if (rowPosition < 0 || rowPosition >= rows || colPosition < 0 || colPosition >= cols) {
+      throw Error(ErrorCode::InvalidArgument, fmt::format("pair ({}, {}) is outside the map of {} x {} tokens",
+                                                          rowPosition, colPosition, rows, cols));
+    }
+  }
+  [[nodiscard]] Index queryRow(Index position) const { return qOrder.empty() ? position : qOrder[at(position)]; }
+  [[nodiscard]] Index key(Index position) const { return kOrder.empty() ? position : kOrder[at(position)]; }
+};
+
+AttentionMap::AttentionMap(HeadData head, std::vector<Index> qOrder, std::vector<Index> kOrder)
+    : m_impl(std::make_unique<Impl>()) {
+  Impl& d = *m_impl;
+  d.rows = head.input.q.rows;
+  d.cols = head.input.k.rows;
+  if (d.rows <= 0 || d.cols <= 0) throw Error(ErrorCode::InvalidArgument, "attention map: the head has no tokens");
+  checkOrder(qOrder, d.rows, "query");
+  checkOrder(kOrder, d.cols, "key");
+  d.head = std::move(head);
+  d.qInverse = invert(qOrder);
+  d.kInverse = invert(kOrder);
+  d.qOrder = std::move(qOrder);
+  d.kOrder = std::move(kOrder);
+  d.coarse = levelFitting(d.rows, d.cols, kCoarseCells);
+  d.max = levelFitting(d.rows, d.cols, kTileCells);
+}
+
+AttentionMap::~AttentionMap() = default;
+
+Index AttentionMap::rows() const noexcept { return m_impl->rows; }
+Index AttentionMap::cols() const noexcept { return m_impl->cols; }
+const HeadData& AttentionMap::head() const noexcept { return m_impl->head; }
+Index AttentionMap::queryRowAt(Index rowPosition) const noexcept { return m_impl->queryRow(rowPosition); }
+Index AttentionMap::keyAt(Index colPosition) const noexcept { return m_impl->key(colPosition); }
+Index AttentionMap::positionOfQueryRow(Index row) const noexcept {
+  return m_impl->qInverse.empty() ? row : m_impl->qInverse[at(row)];
+}
+Index AttentionMap::positionOfKey(Index key) const noexcept {
+  return m_impl->kInverse.empty() ? key : m_impl->kInverse[at(key)];
+}
+std::span<const Index> AttentionMap::qOrder() const noexcept { return m_impl->qOrder; }
+std::span<const Index> AttentionMap::kOrder() const noexcept { return m_impl->kOrder; }
+Index AttentionMap::cellRows(int level) const noexcept { return ceilShift(m_impl->rows, level); }
+Index AttentionMap::cellCols(int level) const noexcept { return ceilShift(m_impl->cols, level); }
+Index AttentionMap::tileRows(int level) const noexcept { return (cellRows(level) + kTileCells - 1) / kTileCells; }
+Index AttentionMap::tileCols(int level) const noexcept { return (cellCols(level) + kTileCells - 1) / kTileCells; }
+int AttentionMap::maxLevel() const noexcept { return m_impl->max; }
+int AttentionMap::coarseLevel() const noexcept { return m_impl->coarse; }
+bool AttentionMap::exact() const noexcept { return m_impl->exact.load(); }
+
+std::span<const float> AttentionMap::rowLse() const noexcept {
+  return exact() ? std::span<const float>(m_impl->lse) : std::span<const float>();
+}
+
+void AttentionMap::preview(Backend& backend, const Control& control) {
+  Impl& d = *m_impl;
+  if (exact()) return;
+  const auto ordered = d.orderedHead();
+  control.checkpoint();
+  // Cost is proportional to the samples: the preview of 118,800 tokens must stay far below the exact pass.
+  const Index perCell = d.cols > 65536 ? 1 : d.cols > 16384 ? 2 : 4;
+  const AttentionIn& in = ordered->input;
+  const auto bounds = levelBounds(d.rows, d.coarse);
+  std::vector<Index> sampled, sampleBounds{0};
+  std::vector<Index> valid;
+  for (std::size_t cell = 0; cell + 1 < bounds.size(); ++cell) {
+    valid.clear();
+    for (Index r = bounds[cell]; r < bounds[cell + 1]; ++r) {
+      if (in.queryValid.empty() || in.queryValid[at(r)] != 0) valid.push_back(r);
+    }
+    const Index count = std::min(perCell, static_cast<Index>(valid.size()));
+    for (Index i = 0; i < count; ++i) {
+      sampled.push_back(valid[at((2 * i + 1) * static_cast<Index>(valid.size()) / (2 * count))]);
+    }
+    sampleBounds.push_back(static_cast<Index>(sampled.size()));
+  }
+  Level level;
+  level.rows = cellRows(d.coarse);
+  level.cols = cellCols(d.coarse);
+  level.count = pairCounts(in, d.coarse);
+  if (sampled.empty()) {  // only padding rows
+    level.mean.assign(at(level.rows) * at(level.cols), kNaN);
+    level.max = level.mean;
+  } else {
+    HeadData view;
+    view.input = in;
+    view.keepAlive = ordered;
+    const auto rows = orderHead(view, std::span<const Index>(sampled), {});
+    const auto colBounds = levelBounds(d.cols, d.coarse);
+    LseMapResult result = backend.lseMap(*prepareOrdered(rows, backend, Control{control.stop, {}}),
+                                         LseMapRequest{sampleBounds, colBounds, true, true}, control);
+    level.mean = std::move(result.mean);
+    level.max = std::move(result.max);
+  }
+  d.publish(std::move(level), std::nullopt);
+}
+
+void AttentionMap::build(Backend& backend, const Control& control) {
+  Impl& d = *m_impl;
+  if (exact()) return;
+  const auto prepared = d.prepare(backend, control);
+  control.checkpoint();
+  const auto rowBounds = levelBounds(d.rows, d.coarse), colBounds = levelBounds(d.cols, d.coarse);
+  LseMapResult result = backend.lseMap(*prepared, LseMapRequest{rowBounds, colBounds, true, true}, control);
+  Level level;
+  level.rows = cellRows(d.coarse);
+  level.cols = cellCols(d.coarse);
+  level.count = pairCounts(prepared->input(), d.coarse);
+  level.mean = std::move(result.mean);
+  level.max = std::move(result.max);
+  d.publish(std::move(level), std::move(result.lse));
+}
+
+std::shared_ptr<const Tile> AttentionMap::coarseTile(const TileKey& key) const {
+  const Impl& d = *m_impl;
+  std::shared_ptr<const Impl::Levels> levels;
+  {
+    const std::lock_guard lock(d.mutex);
+    levels = d.levels;
+  }
+  if (!levels || key.level < d.coarse || key.level > d.max || key.tileX < 0 || key.tileY < 0 ||
+      key.tileX >= tileCols(key.level) || key.tileY >= tileRows(key.level)) {
+    return nullptr;
+  }
+  const Level& level = levels->levels[at(key.level - d.coarse)];
+  const std::vector<float>& source = key.reduce == Reduce::Mean ? level.mean : level.max;
+  auto tile = std::make_shared<Tile>();
+  tile->key = key;
+  tile->approximate = levels->approximate;
+  const Index row0 = key.tileY * kTileCells, col0 = key.tileX * kTileCells;
+  tile->cellRows = static_cast<int>(std::min<Index>(kTileCells, level.rows - row0));
+  tile->cellCols = static_cast<int>(std::min<Index>(kTileCells, level.cols - col0));
+  tile->cells.reserve(at(tile->cellRows) * at(tile->cellCols));
+  for (Index r = row0; r < row0 + tile->cellRows; ++r) {
+    const auto line = source.begin() + (r * level.cols + col0);
+    tile->cells.insert(tile->cells.end(), line, line + tile->cellCols);
+  }
+  return tile;
+}
+
+std::shared_ptr<const Tile> AttentionMap::computeTile(const TileKey& key, Backend& backend, const Control& control) {
+  Impl& d = *m_impl;
+  if (key.level < 0 || key.level > d.max || key.tileX < 0 || key.tileY < 0 || key.tileX >= tileCols(key.level) ||
+      key.tileY >= tileRows(key.level)) {
+    throw Error(ErrorCode::InvalidArgument,
+                fmt::format("tile ({}, {}) of level {} is outside the map of {} x {} tokens", key.tileX, key.tileY,
+                            key.level, d.rows, d.cols));
+  }
+  if (key.level >= d.coarse) {
+    build(backend, control);
+    return coarseTile(key);
+  }
+  const int z = key.level;
+  const Index row0 = (key.tileY * kTileCells) << z, row1 = std::min(d.rows, row0 + (Index{kTileCells} << z));
+  const Index col0 = (key.tileX * kTileCells) << z, col1 = std::min(d.cols, col0 + (Index{kTileCells} << z));
+  const auto prepared = d.prepare(backend, control);
+  std::vector<float> buffer;
+  const std::span<const float> lse = d.lseFor(row0, row1, buffer, backend, control);
+
+  auto tile = std::make_shared<Tile>();
+  tile->key = key;
+  tile->cellRows = static_cast<int>(ceilShift(row1 - row0, z));
+  tile->cellCols = static_cast<int>(ceilShift(col1 - col0, z));
+  tile->cells.resize(at(tile->cellRows) * at(tile->cellCols));
+  // Backend cells divide a region evenly; ours are 2^z tokens with a ragged last one. So the ragged edge is its own
+  // region.
+  const auto pieces = [z](Index first, Index last) {
+    const Index whole = (last - first) >> z;
+    std::vector<std::array<Index, 3>> out;  // first, last, cells
+    if (whole > 0) out.push_back({first, first + (whole << z), whole});
+    if (first + (whole << z) < last) out.push_back({first + (whole << z), last, 1});
+    return out;
+  };
+  for (const auto& [r0, r1, rCells] : pieces(row0, row1)) {
+    for (const auto& [c0, c1, cCells] : pieces(col0, col1)) {
+      const auto part = backend.tile(*prepared, lse, TileRect{r0, r1, c0, c1, rCells, cCells}, key.reduce, control);
+      for (Index r = 0; r < rCells; ++r) {
+        std::copy_n(part.begin() + r * cCells, cCells,
+                    tile->cells.begin() + (((r0 - row0) >> z) + r) * tile->cellCols + ((c0 - col0) >> z));
+      }
+    }
+  }
+  return tile;
+}
+
+PairReadout AttentionMap::readout(Index rowPosition, Index colPosition, Backend& backend, const Control& control) {
+  Impl& d = *m_impl;
+  d.checkPair(rowPosition, colPosition);
+  std::vector<float> buffer;
+  const auto lse = d.lseFor(rowPosition, rowPosition + 1, buffer, backend, control);
+  return d.read(d.queryRow(rowPosition), d.key(colPosition), static_cast<double>(lse[at(rowPosition)]));
+}
+
+std::optional<PairReadout> AttentionMap::readoutIfKnown(Index rowPosition, Index colPosition) const {
+  const Impl& d = *m_impl;
+  d.checkPair(rowPosition, colPosition);
+  double lse = 0;
+  if (d.exact.load()) {
+    lse = static_cast<double>(d.lse[at(rowPosition)]);
+  } else {
+    const std::lock_guard lock(d.mutex);
+    if (!d.exact.load() && (d.known.empty() || d.known[at(rowPosition)] == 0)) return std::nullopt;
+    lse = static_cast<double>(d.lse[at(rowPosition)]);
+  }
+  return d.read(d.queryRow(rowPosition), d.key(colPosition), lse);
+}
+
+Index AttentionMap::bytes() const noexcept {
+  const Impl& d = *m_impl;
+  Index total = d.head.bytes;
+  total += static_cast<Index>((d.qOrder.size() + d.kOrder.size()) * 2 * sizeof(Index));
+  {
+    const std::lock_guard lock(d.mutex);
+    if (d.levels) total += d.levels->bytes;
+    total += static_cast<Index>(d.lse.size() * sizeof(float) + d.known.size());
+  }
+  const std::lock_guard lock(d.prepareMutex);
+  if (d.ordered) total += d.ordered->bytes;
+  for (const auto& [key, head] : d.prepared) {
+    if (head) total += head->bytes();
+  }
+  return total;
+}
+
+void AttentionMap::trim() {
+  const std::lock_guard lock(m_impl->prepareMutex);
+  m_impl->prepared.clear();
+  m_impl->ordered.reset();
+}
+
+std::vector<float> mapRegion(const HeadData& head, const TileRect& rect, Reduce reduce, std::span<const Index> qOrder,
+                             std::span<const Index> kOrder, Backend& backend, const Control& control) {
+  const Index rows = head.input.q.rows, cols = head.input.k.rows;
+  const auto inside = [](Index first, Index last, Index size) { return first >= 0 && first < last && last <= size; };
+  if (!inside(rect.row0, rect.row1, rows) || !inside(rect.col0, rect.col1, cols)) {
+    throw Error(ErrorCode::InvalidArgument,
+                fmt::format("region rows {}:{}, keys {}:{} is empty or outside the map of {} x {} tokens", rect.row0,
+                            rect.row1, rect.col0, rect.col1, rows, cols));
+  }
+  if (rect.cellRows < 1 || rect.cellCols < 1 || rect.cellRows > kMaxRegionCells / rect.cellCols) {
+    throw Error(ErrorCode::InvalidArgument, fmt::format("{} x {} cells: give at least 1 x 1 and at most {} in all",
+                                                        rect.cellRows, rect.cellCols, kMaxRegionCells));
+  }
+  checkOrder(qOrder, rows, "query");
+  checkOrder(kOrder, cols, "key");
+  const auto edge = [](Index first, Index last, Index cells, Index i) { return first + i * (last - first) / cells; };
+  // A row's softmax needs all keys; those outside the region go into two extra columns that are dropped.
+  std::vector<Index> colBounds{0};
+  for (Index i = 0; i <= rect.cellCols; ++i) colBounds.push_back(edge(rect.col0, rect.col1, rect.cellCols, i));
+  colBounds.push_back(cols);
+
+  HeadData reordered;  // keys reordered once, whatever the number of passes
+  const auto keys = orderHead(head, std::nullopt, kOrder);
+  reordered.input = keys->input;
+  reordered.keepAlive = keys;
+  std::vector<float> out(at(rect.cellRows) * at(rect.cellCols), kNaN);
+  const Index rowsPerPass = std::max<Index>(1, kCellsPerPass / (rect.cellCols + 2));
+  for (Index cell = 0; cell < rect.cellRows; cell += rowsPerPass) {
+    control.checkpoint();
+    const Index cellEnd = std::min(rect.cellRows, cell + rowsPerPass);
+    const Index first = edge(rect.row0, rect.row1, rect.cellRows, cell);
+    const Index last = edge(rect.row0, rect.row1, rect.cellRows, cellEnd);
+    if (first == last) continue;  // more cells than rows
+    std::vector<Index> rowBounds;
+    for (Index i = cell; i <= cellEnd; ++i) rowBounds.push_back(edge(rect.row0, rect.row1, rect.cellRows, i) - first);
+    const auto part = qOrder.empty() ? sliceRows(reordered, first, last)
+                                     : orderHead(reordered, qOrder.subspan(at(first), at(last - first)), {});
+    Control share{control.stop, {}};
+    if (control.progress) {
+      share.progress = [&control, cell, cellEnd, total = rect.cellRows](double fraction) {
+        control.report((static_cast<double>(cell) + fraction * static_cast<double>(cellEnd - cell)) /
+                       static_cast<double>(total));
+      };
+    }
+    const LseMapResult result =
+        backend.lseMap(*prepareOrdered(part, backend, Control{control.stop, {}}),
+                       LseMapRequest{rowBounds, colBounds, reduce == Reduce::Mean, reduce == Reduce::Max}, share);
+    const std::vector<float>& cells = reduce == Reduce::Mean ? result.mean : result.max;
+    for (Index r = 0; r < cellEnd - cell; ++r) {
+      std::copy_n(cells.begin() + r * (rect.cellCols + 2) + 1, rect.cellCols, out.begin() + (cell + r) * rect.cellCols);
+    }
+  }
+  return out;
+}
+
+}  // namespace sparsight
