@@ -46,7 +46,9 @@ class RowDelegate : public QStyledItemDelegate {
     painter->drawText(inner, Qt::AlignRight | Qt::AlignVCenter, index.data(Qt::UserRole + 1).toString());
     painter->restore();
   }
-  [[nodiscard]] QSize sizeHint(const QStyleOptionViewItem&, const QModelIndex&) const override { return {200, Theme::kControl + 2}; }
+  [[nodiscard]] QSize sizeHint(const QStyleOptionViewItem&, const QModelIndex&) const override {
+    return {200, Theme::kControl + 2};
+  }
 };
 
 }  // namespace

@@ -24,8 +24,9 @@ HeadFacts computeFacts(const Trace& trace, const HeadId& id, JobContext& context
   params.setDefaults(svg.defaultsFor(info, params));
   const std::vector<int> steps = info.steps();
   const auto ordinal = static_cast<int>(std::lower_bound(steps.begin(), steps.end(), id.call.step) - steps.begin());
-  const MethodInput input{head,    *prepared, params,  0, 0, ordinal, info.run.numInferenceSteps, info.model.numLayers,
-                          info.run.timesteps, nullptr, false};
+  const MethodInput input{
+      head,    *prepared, params, 0, 0, ordinal, info.run.numInferenceSteps, info.model.numLayers, info.run.timesteps,
+      nullptr, false};
   try {
     const std::unique_ptr<MethodState> state = svg.newState();
     const Plan plan = svg.plan(input, state.get(), backend, control);

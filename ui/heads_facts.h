@@ -21,8 +21,9 @@ struct HeadFacts {
   std::string error;                      ///< not empty: could not be computed, and why
 };
 
-/// Computes facts of one step's heads in the background, from few sampled rows, one low-priority job per head so that what
-/// the user asks for never waits for more than one of them. Results are kept per head for as long as the trace is open.
+/// Computes facts of one step's heads in the background, from few sampled rows, one low-priority job per head so that
+/// what the user asks for never waits for more than one of them. Results are kept per head for as long as the trace is
+/// open.
 class HeadFactsStore : public QObject {
   Q_OBJECT
  public:

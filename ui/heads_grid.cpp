@@ -176,7 +176,9 @@ void HeadsGrid::paintCell(QPainter& painter, const QRect& rect, const HeadCell& 
     const double side = std::clamp(m_cell * 0.62, 8.0, 20.0);
     const bool bar = m_cell >= kMarginCell && cell.margin.has_value();
     QRectF box(inner.center().x() - side / 2, inner.center().y() - side / 2 - (bar ? 2 : 0), side, side);
-    painter.setOpacity(!cell.classKnown ? 0.55 : cell.margin ? 0.5 + 0.5 * std::clamp(*cell.margin / 0.35, 0.0, 1.0) : 1.0);
+    painter.setOpacity(!cell.classKnown ? 0.55
+                       : cell.margin    ? 0.5 + 0.5 * std::clamp(*cell.margin / 0.35, 0.0, 1.0)
+                                        : 1.0);
     paintClassGlyph(painter, box, cell.headClass, theme);
     painter.setOpacity(1.0);
     if (bar) {
@@ -201,7 +203,8 @@ void HeadsGrid::paintCell(QPainter& painter, const QRect& rect, const HeadCell& 
   const QColor fill = valueColor(unit);
   painter.fillRect(inner, fill);
   if (m_cell >= kTextCell) {
-    painter.setPen(contrastRatio(theme.text, fill) >= contrastRatio(theme.onAccent, fill) ? theme.text : theme.onAccent);
+    painter.setPen(contrastRatio(theme.text, fill) >= contrastRatio(theme.onAccent, fill) ? theme.text
+                                                                                          : theme.onAccent);
     painter.drawText(inner, Qt::AlignCenter, cell.valueText);
   }
 }
@@ -275,8 +278,8 @@ void HeadsGrid::paintEvent(QPaintEvent*) {
   for (int column = firstColumn; column <= lastColumn; ++column) {
     const bool isCurrent = column == current.column;
     const int nearCurrent = current.column < 0 ? columnStep : std::abs(column - current.column);
-    if (!isCurrent && (column % columnStep != 0 ||
-                       nearCurrent * m_cell < metrics.horizontalAdvance(QStringLiteral("00")) + 2))
+    if (!isCurrent &&
+        (column % columnStep != 0 || nearCurrent * m_cell < metrics.horizontalAdvance(QStringLiteral("00")) + 2))
       continue;
     painter.setPen(isCurrent ? theme.text : theme.secondary);
     const QRect r = rectOf({0, column});
@@ -315,12 +318,24 @@ void HeadsGrid::keyPressEvent(QKeyEvent* event) {
   const bool control = event->modifiers() & Qt::ControlModifier;
   const int page = std::max(1, (viewport()->height() - headerHeight()) / m_cell - 1);
   switch (event->key()) {
-    case Qt::Key_Left: --place.column; break;
-    case Qt::Key_Right: ++place.column; break;
-    case Qt::Key_Up: --place.row; break;
-    case Qt::Key_Down: ++place.row; break;
-    case Qt::Key_PageUp: place.row -= page; break;
-    case Qt::Key_PageDown: place.row += page; break;
+    case Qt::Key_Left:
+      --place.column;
+      break;
+    case Qt::Key_Right:
+      ++place.column;
+      break;
+    case Qt::Key_Up:
+      --place.row;
+      break;
+    case Qt::Key_Down:
+      ++place.row;
+      break;
+    case Qt::Key_PageUp:
+      place.row -= page;
+      break;
+    case Qt::Key_PageDown:
+      place.row += page;
+      break;
     case Qt::Key_Home:
       place.column = 0;
       if (control) place.row = 0;
@@ -330,8 +345,12 @@ void HeadsGrid::keyPressEvent(QKeyEvent* event) {
       if (control) place.row = static_cast<int>(m_layers.size()) - 1;
       break;
     case Qt::Key_Return:
-    case Qt::Key_Enter: Q_EMIT activated(m_currentLayer, m_currentHead); return;
-    default: QAbstractScrollArea::keyPressEvent(event); return;
+    case Qt::Key_Enter:
+      Q_EMIT activated(m_currentLayer, m_currentHead);
+      return;
+    default:
+      QAbstractScrollArea::keyPressEvent(event);
+      return;
   }
   place.row = std::max(place.row, 0);
   moveTo(place);

@@ -16,10 +16,10 @@ struct HeadCell {
   bool captured = false;
   HeadClass headClass = HeadClass::None;
   bool classKnown = false;
-  std::optional<double> margin;        ///< of the class, 0..1
-  std::optional<double> value;         ///< of the shown quantity, NaN never
-  QString valueText;                   ///< "26.5"
-  QString accessible;                  ///< "Layer 12 head 3, temporal, kept 18.0 percent, error 0.021"
+  std::optional<double> margin;  ///< of the class, 0..1
+  std::optional<double> value;   ///< of the shown quantity, NaN never
+  QString valueText;             ///< "26.5"
+  QString accessible;            ///< "Layer 12 head 3, temporal, kept 18.0 percent, error 0.021"
   bool failed = false;
 };
 
@@ -51,8 +51,8 @@ class HeadsGrid : public QAbstractScrollArea {
   [[nodiscard]] int idealHeight(int width) const;
 
  Q_SIGNALS:
-  void currentChanged(int layer, int head);   ///< by the user
-  void activated(int layer, int head);        ///< Enter or double click
+  void currentChanged(int layer, int head);  ///< by the user
+  void activated(int layer, int head);       ///< Enter or double click
 
  protected:
   void paintEvent(QPaintEvent* event) override;

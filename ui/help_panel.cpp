@@ -145,7 +145,8 @@ HelpPanel::HelpPanel(QWidget* parent) : QWidget(parent) {
     QString target = url.toString(QUrl::RemoveScheme);
     if (target.startsWith(QLatin1Char('#'))) target.prepend(currentPage().section(QLatin1Char('#'), 0, 0));
     // A page in adr/ links to its neighbours and to ../page.md.
-    const QString folder = currentPage().contains(QLatin1Char('/')) ? currentPage().section(QLatin1Char('/'), 0, -2) : QString();
+    const QString folder =
+        currentPage().contains(QLatin1Char('/')) ? currentPage().section(QLatin1Char('/'), 0, -2) : QString();
     if (target.startsWith(QStringLiteral("../")))
       target = target.mid(3);
     else if (!folder.isEmpty() && !target.startsWith(folder))

@@ -11,8 +11,8 @@ namespace sparsight {
 
 class NoteLabel;
 
-/// The documentation in the program: Markdown pages of :/resources/docs with links, back, forward and search in the page.
-/// Pages are also readable on their own in the repository.
+/// The documentation in the program: Markdown pages of :/resources/docs with links, back, forward and search in the
+/// page. Pages are also readable on their own in the repository.
 class HelpPanel : public QWidget {
   Q_OBJECT
  public:

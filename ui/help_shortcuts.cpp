@@ -92,7 +92,8 @@ ShortcutSheet::ShortcutSheet(const QList<QAction*>& actions, QWidget* parent) : 
       int shown = 0;
       for (int j = 0; j < top->childCount(); ++j) {
         QTreeWidgetItem* row = top->child(j);
-        const bool hit = row->text(0).contains(text, Qt::CaseInsensitive) || row->text(1).contains(text, Qt::CaseInsensitive) ||
+        const bool hit = row->text(0).contains(text, Qt::CaseInsensitive) ||
+                         row->text(1).contains(text, Qt::CaseInsensitive) ||
                          top->text(0).contains(text, Qt::CaseInsensitive);
         row->setHidden(!hit);
         if (hit) ++shown;

@@ -58,10 +58,14 @@ QString layoutKey(const QString& preset) { return QStringLiteral("layout/%1").ar
 
 Qt::DockWidgetArea areaOf(DockArea area) {
   switch (area) {
-    case DockArea::Left: return Qt::LeftDockWidgetArea;
-    case DockArea::Right: return Qt::RightDockWidgetArea;
-    case DockArea::Bottom: return Qt::BottomDockWidgetArea;
-    case DockArea::Centre: break;
+    case DockArea::Left:
+      return Qt::LeftDockWidgetArea;
+    case DockArea::Right:
+      return Qt::RightDockWidgetArea;
+    case DockArea::Bottom:
+      return Qt::BottomDockWidgetArea;
+    case DockArea::Centre:
+      break;
   }
   return Qt::BottomDockWidgetArea;
 }
@@ -115,7 +119,8 @@ MainWindow::MainWindow(Session& session, const Settings& settings, QWidget* pare
   });
   connect(&m_session, &Session::opening, this, [this](const QString& path) {
     if (m_session.isOpening() && !nothingOpen())
-      statusBar()->showMessage(path.isEmpty() ? tr("Opening the demo\u2026") : tr("Opening %1\u2026").arg(QFileInfo(path).fileName()));
+      statusBar()->showMessage(path.isEmpty() ? tr("Opening the demo\u2026")
+                                              : tr("Opening %1\u2026").arg(QFileInfo(path).fileName()));
     else
       statusBar()->clearMessage();
   });
@@ -200,9 +205,12 @@ void MainWindow::buildDocks() {
     dock->setTitleBarWidget(bar);
     m_titles[dock] = bar;
     m_docks[id] = dock;
-    connect(dock, &QDockWidget::visibilityChanged, this, [this] { QTimer::singleShot(0, this, &MainWindow::updateDockTitles); });
-    connect(dock, &QDockWidget::dockLocationChanged, this, [this] { QTimer::singleShot(0, this, &MainWindow::updateDockTitles); });
-    connect(dock, &QDockWidget::topLevelChanged, this, [this] { QTimer::singleShot(0, this, &MainWindow::updateDockTitles); });
+    connect(dock, &QDockWidget::visibilityChanged, this,
+            [this] { QTimer::singleShot(0, this, &MainWindow::updateDockTitles); });
+    connect(dock, &QDockWidget::dockLocationChanged, this,
+            [this] { QTimer::singleShot(0, this, &MainWindow::updateDockTitles); });
+    connect(dock, &QDockWidget::topLevelChanged, this,
+            [this] { QTimer::singleShot(0, this, &MainWindow::updateDockTitles); });
     return dock;
   };
   for (const DockArea area : {DockArea::Left, DockArea::Right, DockArea::Bottom})
@@ -220,8 +228,8 @@ void MainWindow::buildDocks() {
   help->hide();
 }
 
-QAction* MainWindow::add(QMenu* menu, const QString& name, const QString& group, const QString& text, const QKeySequence& key,
-                         const QString& icon) {
+QAction* MainWindow::add(QMenu* menu, const QString& name, const QString& group, const QString& text,
+                         const QKeySequence& key, const QString& icon) {
   auto* action = new QAction(text, this);
   action->setObjectName(name);
   action->setProperty("group", group);
@@ -244,26 +252,30 @@ void MainWindow::buildActions() {
 
   QMenu* file = m_menuBar->addMenu(tr("&File"));
   const QString fileGroup = tr("File");
-  connect(add(file, QStringLiteral("file.open"), fileGroup, tr("&Open\u2026"), QKeySequence::Open, QStringLiteral("open")),
-          &QAction::triggered, this, &MainWindow::chooseFile);
+  connect(
+      add(file, QStringLiteral("file.open"), fileGroup, tr("&Open\u2026"), QKeySequence::Open, QStringLiteral("open")),
+      &QAction::triggered, this, &MainWindow::chooseFile);
   m_recentMenu = file->addMenu(tr("Open &recent"));
-  connect(add(file, QStringLiteral("file.demo"), fileGroup, tr("Open the &demo"), {}, QStringLiteral("demo")), &QAction::triggered,
-          this, &MainWindow::openDemo);
-  connect(add(file, QStringLiteral("file.generate"), fileGroup, tr("&Generate synthetic trace\u2026"), {}, QStringLiteral("synth")),
+  connect(add(file, QStringLiteral("file.demo"), fileGroup, tr("Open the &demo"), {}, QStringLiteral("demo")),
+          &QAction::triggered, this, &MainWindow::openDemo);
+  connect(add(file, QStringLiteral("file.generate"), fileGroup, tr("&Generate synthetic trace\u2026"), {},
+              QStringLiteral("synth")),
           &QAction::triggered, this, &MainWindow::generate);
   QAction* closeTrace = add(file, QStringLiteral("file.closeTrace"), fileGroup, tr("Close trace"));
   connect(closeTrace, &QAction::triggered, this, [this] { m_session.closeTrace(); });
-  connect(file, &QMenu::aboutToShow, closeTrace, [this, closeTrace] { closeTrace->setEnabled(m_session.trace() != nullptr); });
+  connect(file, &QMenu::aboutToShow, closeTrace,
+          [this, closeTrace] { closeTrace->setEnabled(m_session.trace() != nullptr); });
   file->addSeparator();
   for (QAction* action : {m_profileActions->newProfile, m_profileActions->open, m_profileActions->importProfile,
                           m_profileActions->save, m_profileActions->saveAs, m_profileActions->exportProfile,
                           m_profileActions->profileTrace, m_profileActions->closeProfile})
     adopt(file, action, tr("Profile"));
   file->addSeparator();
-  connect(add(file, QStringLiteral("file.settings"), fileGroup, tr("Se&ttings\u2026"), QKeySequence(QStringLiteral("Ctrl+,")), QStringLiteral("settings")),
+  connect(add(file, QStringLiteral("file.settings"), fileGroup, tr("Se&ttings\u2026"),
+              QKeySequence(QStringLiteral("Ctrl+,")), QStringLiteral("settings")),
           &QAction::triggered, this, &MainWindow::editSettings);
-  connect(add(file, QStringLiteral("file.quit"), fileGroup, tr("&Quit"), QKeySequence(QStringLiteral("Ctrl+Q"))), &QAction::triggered,
-          this, &QWidget::close);
+  connect(add(file, QStringLiteral("file.quit"), fileGroup, tr("&Quit"), QKeySequence(QStringLiteral("Ctrl+Q"))),
+          &QAction::triggered, this, &QWidget::close);
 
   QMenu* edit = m_menuBar->addMenu(tr("&Edit"));
   adopt(edit, m_profileActions->undo, tr("Edit"));
@@ -271,7 +283,8 @@ void MainWindow::buildActions() {
 
   QMenu* go = m_menuBar->addMenu(tr("&Go"));
   const QString goGroup = tr("Go");
-  connect(add(go, QStringLiteral("go.to"), goGroup, tr("&Go to\u2026"), QKeySequence(QStringLiteral("Ctrl+G")), QStringLiteral("goto")),
+  connect(add(go, QStringLiteral("go.to"), goGroup, tr("&Go to\u2026"), QKeySequence(QStringLiteral("Ctrl+G")),
+              QStringLiteral("goto")),
           &QAction::triggered, this, [this] {
             auto* dialog = new GotoDialog(m_session, this);
             dialog->setAttribute(Qt::WA_DeleteOnClose);
@@ -289,7 +302,8 @@ void MainWindow::buildActions() {
   move("go.previousStep", tr("Previous denoising step"), "Ctrl+<", -1, 0, 0);
   move("go.nextStep", tr("Next denoising step"), "Ctrl+>", 1, 0, 0);
   go->addSeparator();
-  connect(add(go, QStringLiteral("go.palette"), goGroup, tr("Command &palette\u2026"), QKeySequence(QStringLiteral("Ctrl+Shift+P")), QStringLiteral("search")),
+  connect(add(go, QStringLiteral("go.palette"), goGroup, tr("Command &palette\u2026"),
+              QKeySequence(QStringLiteral("Ctrl+Shift+P")), QStringLiteral("search")),
           &QAction::triggered, this, &MainWindow::showPalette);
 
   m_viewMenu = m_menuBar->addMenu(tr("&View"));
@@ -301,7 +315,8 @@ void MainWindow::buildActions() {
     connect(action, &QAction::triggered, this, [this, id] { showView(id); });
   };
   for (const DockArea area : {DockArea::Centre, DockArea::Left, DockArea::Right, DockArea::Bottom})
-    for (const ViewInfo* info : viewsIn(area)) addShow(QLatin1String(info->id), viewTitle(*info), QLatin1String(info->icon));
+    for (const ViewInfo* info : viewsIn(area))
+      addShow(QLatin1String(info->id), viewTitle(*info), QLatin1String(info->icon));
   m_viewMenu->addSeparator();
   QMenu* layouts = m_viewMenu->addMenu(tr("&Layout"));
   m_presetGroup = new QActionGroup(this);
@@ -317,8 +332,8 @@ void MainWindow::buildActions() {
   preset("tune", tr("Tune"), tr("Budget editor and heat maps large, map small"));
   preset("teach", tr("Teach"), tr("Map large, help beside it, everything else away"));
   layouts->addSeparator();
-  connect(add(layouts, QStringLiteral("layout.reset"), tr("Layout"), tr("Reset this layout")), &QAction::triggered, this,
-          &MainWindow::resetLayout);
+  connect(add(layouts, QStringLiteral("layout.reset"), tr("Layout"), tr("Reset this layout")), &QAction::triggered,
+          this, &MainWindow::resetLayout);
   QMenu* theme = m_viewMenu->addMenu(tr("&Theme"));
   auto* themes = new QActionGroup(this);
   const std::pair<Settings::ThemeChoice, QString> choices[] = {{Settings::ThemeChoice::System, tr("As the desktop")},
@@ -339,13 +354,15 @@ void MainWindow::buildActions() {
     next.uiScalePercent = std::clamp(percent, 80, 200);
     applySettings(next);
   };
-  connect(add(m_viewMenu, QStringLiteral("view.larger"), viewGroup, tr("Larger interface"), QKeySequence::ZoomIn), &QAction::triggered,
-          this, [this, rescale] { rescale(m_settings.uiScalePercent + 10); });
-  connect(add(m_viewMenu, QStringLiteral("view.smaller"), viewGroup, tr("Smaller interface"), QKeySequence::ZoomOut), &QAction::triggered,
-          this, [this, rescale] { rescale(m_settings.uiScalePercent - 10); });
-  connect(add(m_viewMenu, QStringLiteral("view.normal"), viewGroup, tr("Normal size"), QKeySequence(QStringLiteral("Ctrl+0"))),
+  connect(add(m_viewMenu, QStringLiteral("view.larger"), viewGroup, tr("Larger interface"), QKeySequence::ZoomIn),
+          &QAction::triggered, this, [this, rescale] { rescale(m_settings.uiScalePercent + 10); });
+  connect(add(m_viewMenu, QStringLiteral("view.smaller"), viewGroup, tr("Smaller interface"), QKeySequence::ZoomOut),
+          &QAction::triggered, this, [this, rescale] { rescale(m_settings.uiScalePercent - 10); });
+  connect(add(m_viewMenu, QStringLiteral("view.normal"), viewGroup, tr("Normal size"),
+              QKeySequence(QStringLiteral("Ctrl+0"))),
           &QAction::triggered, this, [rescale] { rescale(100); });
-  QAction* full = add(m_viewMenu, QStringLiteral("view.fullScreen"), viewGroup, tr("Full screen"), QKeySequence(QStringLiteral("F11")));
+  QAction* full = add(m_viewMenu, QStringLiteral("view.fullScreen"), viewGroup, tr("Full screen"),
+                      QKeySequence(QStringLiteral("F11")));
   full->setCheckable(true);
   connect(full, &QAction::triggered, this, [this](bool on) { on ? showFullScreen() : showNormal(); });
 
@@ -353,7 +370,7 @@ void MainWindow::buildActions() {
   const auto runs = [&](const char* name, const char* button, const QString& text, const QKeySequence& key) {
     QAction* action = add(method, QLatin1String(name), tr("Method"), text, key);
     connect(action, &QAction::triggered, this, [this, button] {
-      if (View* methodView = view(u"method"))
+      if (View* methodView = view(QStringLiteral("method")))
         if (auto* push = methodView->findChild<QPushButton*>(QLatin1String(button))) push->click();
     });
   };
@@ -362,12 +379,13 @@ void MainWindow::buildActions() {
   runs("method.runStep", "runStep", tr("Run on &step"), {});
   runs("method.runAll", "runAll", tr("Run on &all captured heads"), {});
   method->addSeparator();
-  connect(add(method, QStringLiteral("method.noOverlay"), tr("Method"), tr("Hide the overlay")), &QAction::triggered, this,
-          [this] { m_session.setOverlayMethod(QString()); });
+  connect(add(method, QStringLiteral("method.noOverlay"), tr("Method"), tr("Hide the overlay")), &QAction::triggered,
+          this, [this] { m_session.setOverlayMethod(QString()); });
 
   QMenu* help = m_menuBar->addMenu(tr("&Help"));
   const QString helpGroup = tr("Help");
-  connect(add(help, QStringLiteral("help.view"), helpGroup, tr("Help for the focused view"), QKeySequence::HelpContents, QStringLiteral("help")),
+  connect(add(help, QStringLiteral("help.view"), helpGroup, tr("Help for the focused view"), QKeySequence::HelpContents,
+              QStringLiteral("help")),
           &QAction::triggered, this, [this] {
             const View* focused = focusedView() != nullptr ? focusedView() : m_lastView;
             for (const auto& [id, candidate] : m_views)
@@ -378,8 +396,8 @@ void MainWindow::buildActions() {
           [this] { showHelp(QStringLiteral("index.md")); });
   connect(add(help, QStringLiteral("help.numbers"), helpGroup, tr("What the numbers mean")), &QAction::triggered, this,
           [this] { showHelp(QStringLiteral("numbers.md")); });
-  connect(add(help, QStringLiteral("help.keys"), helpGroup, tr("&Keys"), QKeySequence(QStringLiteral("?"))), &QAction::triggered, this,
-          [this] {
+  connect(add(help, QStringLiteral("help.keys"), helpGroup, tr("&Keys"), QKeySequence(QStringLiteral("?"))),
+          &QAction::triggered, this, [this] {
             auto* sheet = new ShortcutSheet(allActions(), this);
             sheet->setAttribute(Qt::WA_DeleteOnClose);
             sheet->show();
@@ -387,12 +405,14 @@ void MainWindow::buildActions() {
   help->addSeparator();
   connect(add(help, QStringLiteral("help.about"), helpGroup, tr("About Sparsight")), &QAction::triggered, this, [this] {
     const BackendInfo backend = m_session.jobs().backendInfo();
-    auto* box = new QMessageBox(QMessageBox::NoIcon, tr("About Sparsight"), QStringLiteral("Sparsight %1").arg(QLatin1String(SPARSIGHT_VERSION)),
-                                QMessageBox::Close, this);
+    auto* box =
+        new QMessageBox(QMessageBox::NoIcon, tr("About Sparsight"),
+                        QStringLiteral("Sparsight %1").arg(QLatin1String(SPARSIGHT_VERSION)), QMessageBox::Close, this);
     box->setAttribute(Qt::WA_DeleteOnClose);
-    box->setInformativeText(tr("Attention microscope for video diffusion transformers.\n\nComputes on: %1\n%2\nQt %3\n\nSources: "
-                               "Apache-2.0. Binaries that contain Qt Charts: GPL-3.")
-                                .arg(qs(backend.deviceName), qs(backend.detail), QLatin1String(qVersion())));
+    box->setInformativeText(
+        tr("Attention microscope for video diffusion transformers.\n\nComputes on: %1\n%2\nQt %3\n\nSources: "
+           "Apache-2.0. Binaries that contain Qt Charts: GPL-3.")
+            .arg(qs(backend.deviceName), qs(backend.detail), QLatin1String(qVersion())));
     box->setIconPixmap(QIcon(QStringLiteral(":/resources/icons/sparsight.svg")).pixmap(64, 64));
     box->open();
   });
@@ -599,8 +619,8 @@ void MainWindow::showView(const QString& id) {
 
 // --- state --------------------------------------------------------------------------------------------------------
 
-View* MainWindow::view(QStringView id) const {
-  const auto it = m_views.find(id.toString());
+View* MainWindow::view(const QString& id) const {
+  const auto it = m_views.find(id);
   return it == m_views.end() ? nullptr : it->second;
 }
 
@@ -646,7 +666,8 @@ void MainWindow::sessionChanged(ChangeFlags changes) {
       if (wanted.contains(QStringLiteral("step"))) next.step = wanted[QStringLiteral("step")].toInt();
       if (wanted.contains(QStringLiteral("layer"))) next.layer = wanted[QStringLiteral("layer")].toInt();
       if (wanted.contains(QStringLiteral("head"))) next.head = wanted[QStringLiteral("head")].toInt();
-      if (wanted.contains(QStringLiteral("branch"))) next.branch = wanted[QStringLiteral("branch")].toString().toStdString();
+      if (wanted.contains(QStringLiteral("branch")))
+        next.branch = wanted[QStringLiteral("branch")].toString().toStdString();
       m_session.setSelection(next);
     }
   }
@@ -675,16 +696,19 @@ void MainWindow::updateStatus() {
   if (m_backendLabel->text().isEmpty()) {
     const BackendInfo info = m_session.jobs().backendInfo();
     const int threads = m_session.jobs().executor().threads();
-    m_backendLabel->setText(QStringLiteral("%1 \u00B7 %2").arg(
-        info.id == "cuda" ? QStringLiteral("CUDA %1").arg(qs(info.deviceName)) : QStringLiteral("CPU"),
-        threads == 1 ? tr("1 thread") : tr("%1 threads").arg(threads)));
+    m_backendLabel->setText(
+        QStringLiteral("%1 \u00B7 %2")
+            .arg(info.id == "cuda" ? QStringLiteral("CUDA %1").arg(qs(info.deviceName)) : QStringLiteral("CPU"),
+                 threads == 1 ? tr("1 thread") : tr("%1 threads").arg(threads)));
     m_backendLabel->setToolTip(qs(info.deviceName + (info.detail.empty() ? "" : ", " + info.detail)));
   }
   QStringList parts;
   if (!m_empty) {
     for (const ViewInfo* info : viewsIn(DockArea::Centre))
-      if (const View* centre = view(QLatin1String(info->id)); centre != nullptr && centre->isVisible()) parts << centre->statusParts();
-    if (m_lastView != nullptr && m_lastView->isVisible() && m_centre->indexOf(m_lastView) < 0) parts << m_lastView->statusParts();
+      if (const View* centre = view(QLatin1String(info->id)); centre != nullptr && centre->isVisible())
+        parts << centre->statusParts();
+    if (m_lastView != nullptr && m_lastView->isVisible() && m_centre->indexOf(m_lastView) < 0)
+      parts << m_lastView->statusParts();
   }
   const int running = runningJobs();
   if (running > 0) parts << (running == 1 ? tr("1 job") : tr("%1 jobs").arg(running));
@@ -700,7 +724,8 @@ void MainWindow::updateStatus() {
 int MainWindow::runningJobs() const {
   int running = 0;
   for (const JobStatus& status : m_session.jobs().status())
-    if (status.state == JobState::Running || status.state == JobState::Queued || status.state == JobState::Cancelling) ++running;
+    if (status.state == JobState::Running || status.state == JobState::Queued || status.state == JobState::Cancelling)
+      ++running;
   return running;
 }
 
@@ -709,7 +734,8 @@ void MainWindow::updateRecentMenu() {
   const QStringList files = recentFiles();
   for (const QString& path : files) {
     const QFileInfo info(path);
-    QAction* action = m_recentMenu->addAction(QStringLiteral("%1    %2").arg(info.fileName(), QDir::toNativeSeparators(info.absolutePath())));
+    QAction* action = m_recentMenu->addAction(
+        QStringLiteral("%1    %2").arg(info.fileName(), QDir::toNativeSeparators(info.absolutePath())));
     connect(action, &QAction::triggered, this, [this, path] { openFiles({path}); });
   }
   m_recentMenu->setEnabled(!files.isEmpty());
@@ -738,8 +764,9 @@ void MainWindow::openFiles(const QStringList& paths) {
 
 void MainWindow::chooseFile() {
   QSettings store;
-  auto* dialog = new QFileDialog(this, tr("Open"), store.value(QStringLiteral("open/directory"), QDir::homePath()).toString(),
-                                 tr("Traces and profiles (*.h5 *.hdf5 *.csv *.json);;All files (*)"));
+  auto* dialog =
+      new QFileDialog(this, tr("Open"), store.value(QStringLiteral("open/directory"), QDir::homePath()).toString(),
+                      tr("Traces and profiles (*.h5 *.hdf5 *.csv *.json);;All files (*)"));
   dialog->setAttribute(Qt::WA_DeleteOnClose);
   dialog->setFileMode(QFileDialog::ExistingFiles);
   connect(dialog, &QFileDialog::filesSelected, this, [this](const QStringList& files) {
@@ -755,7 +782,8 @@ void MainWindow::openDemo() { m_session.openDemo(); }
 void MainWindow::generate() {
   auto* dialog = new SynthDialog(this);
   dialog->setAttribute(Qt::WA_DeleteOnClose);
-  connect(dialog, &QDialog::accepted, this, [this, dialog] { m_session.generateTrace(dialog->spec(), dialog->path()); });
+  connect(dialog, &QDialog::accepted, this,
+          [this, dialog] { m_session.generateTrace(dialog->spec(), dialog->path()); });
   dialog->open();
 }
 
@@ -890,16 +918,16 @@ void MainWindow::offerRecovered(const EditJournal::Recovered& found) {
   message += tr(" that changed %1 cells; mean kept %2 \u2192 %3")
                  .arg(formatCount(diff.changed), formatPercent(before.mean), formatPercent(after.mean));
   if (diff.maxAbs > 0) message += tr(", largest change %1 points").arg(QString::number(diff.maxAbs * 100, 'f', 1));
-  m_banners->post(
-      BannerStack::Kind::Warning, tr("Unsaved edits of %1 were found after a crash").arg(name), message,
-      {{tr("Restore"),
-        [this, found, discard, isFile] {
-          m_profileActions->confirmDiscard([this, found, discard, isFile] {
-            m_session.profile().openRecovered(found.base, found.current, isFile ? qs(found.key) : QString());
-            discard();
-          });
-        }},
-       {tr("Discard"), discard}});
+  m_banners->post(BannerStack::Kind::Warning, tr("Unsaved edits of %1 were found after a crash").arg(name), message,
+                  {{tr("Restore"),
+                    [this, found, discard, isFile] {
+                      m_profileActions->confirmDiscard([this, found, discard, isFile] {
+                        m_session.profile().openRecovered(found.base, found.current,
+                                                          isFile ? qs(found.key) : QString());
+                        discard();
+                      });
+                    }},
+                   {tr("Discard"), discard}});
 }
 
 // --- events -------------------------------------------------------------------------------------------------------
@@ -915,9 +943,10 @@ void MainWindow::closeEvent(QCloseEvent* event) {
     quit();
     return;
   }
-  auto* box = new QMessageBox(QMessageBox::Question, tr("Quit Sparsight"),
-                              running == 1 ? tr("A job is still running.") : tr("%1 jobs are still running.").arg(running),
-                              QMessageBox::NoButton, this);
+  auto* box =
+      new QMessageBox(QMessageBox::Question, tr("Quit Sparsight"),
+                      running == 1 ? tr("A job is still running.") : tr("%1 jobs are still running.").arg(running),
+                      QMessageBox::NoButton, this);
   box->setObjectName(QStringLiteral("quitQuestion"));
   box->setAttribute(Qt::WA_DeleteOnClose);
   QPushButton* wait = box->addButton(tr("Quit when done"), QMessageBox::AcceptRole);

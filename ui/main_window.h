@@ -30,15 +30,15 @@ class ProfileActions;
 class Session;
 class StartPage;
 
-/// The workbench: views from the view table as docks around the centre, layout presets, menus, status bar, banners, start
-/// page. One per program.
+/// The workbench: views from the view table as docks around the centre, layout presets, menus, status bar, banners,
+/// start page. One per program.
 class MainWindow : public QMainWindow {
   Q_OBJECT
  public:
   MainWindow(Session& session, const Settings& settings, QWidget* parent = nullptr);
   ~MainWindow() override;
 
-  [[nodiscard]] View* view(QStringView id) const;
+  [[nodiscard]] View* view(const QString& id) const;
   [[nodiscard]] BannerStack& banners() noexcept { return *m_banners; }
   [[nodiscard]] HelpPanel& help() noexcept { return *m_help; }
   /// Every named action: menus, palette, shortcut sheet and tests share this list.
@@ -81,8 +81,8 @@ class MainWindow : public QMainWindow {
   void buildMenus();
   void buildTopBar();
   void buildStatusBar();
-  QAction* add(QMenu* menu, const QString& name, const QString& group, const QString& text, const QKeySequence& key = {},
-               const QString& icon = {});
+  QAction* add(QMenu* menu, const QString& name, const QString& group, const QString& text,
+               const QKeySequence& key = {}, const QString& icon = {});
   void arrange(const QString& preset);
   void storeLayout() const;
   void sessionChanged(ChangeFlags changes);

@@ -20,9 +20,9 @@ namespace sparsight {
 namespace {
 
 /// Shared by all methods and seldom touched: folded away.
-constexpr std::array<std::string_view, 8> kAdvanced{"first_times_fp",     "first_layers_fp", "variant",
-                                                    "model_rule",         "force_class",     "sample_mse_max_row",
-                                                    "zero_step_kmeans_init", "align"};
+constexpr std::array<std::string_view, 8> kAdvanced{
+    "first_times_fp",     "first_layers_fp",       "variant", "model_rule", "force_class",
+    "sample_mse_max_row", "zero_step_kmeans_init", "align"};
 
 QString text(const std::string& s) { return QString::fromStdString(s); }
 

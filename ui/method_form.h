@@ -48,7 +48,7 @@ class MethodForm : public QWidget {
     QWidget* editor = nullptr;
     QToolButton* reset = nullptr;
     NoteLabel* error = nullptr;
-    std::vector<QWidget*> widgets;   ///< all of the row, for folding
+    std::vector<QWidget*> widgets;  ///< all of the row, for folding
     bool advanced = false, valid = true;
   };
   void addRow(const ParamSpec& spec, const std::string& defaultValue, bool advanced);

@@ -43,7 +43,8 @@ class RecentRow : public QPushButton {
     setMinimumHeight(44);
     const QFileInfo info(path);
     m_exists = info.exists();
-    m_details = m_exists ? QStringLiteral("%1 \u00B7 %2 \u00B7 %3").arg(whatIs(path), formatBytes(info.size()), when(info.lastModified()))
+    m_details = m_exists ? QStringLiteral("%1 \u00B7 %2 \u00B7 %3")
+                               .arg(whatIs(path), formatBytes(info.size()), when(info.lastModified()))
                          : QObject::tr("missing");
     setEnabled(m_exists);
     setAccessibleName(QStringLiteral("%1, %2").arg(info.fileName(), m_details));
@@ -58,9 +59,10 @@ class RecentRow : public QPushButton {
     const Theme& theme = Theme::current();
     const QFileInfo info(m_path);
     const QRect inner = rect().adjusted(Theme::kPad, 4, -Theme::kPad, -4);
-    painter.drawPixmap(inner.left(), inner.center().y() - 8,
-                       tintedPixmap(whatIs(m_path) == QObject::tr("profile") ? QStringLiteral("csv") : QStringLiteral("trace"), 16,
-                                    m_exists ? theme.accent : theme.disabled, devicePixelRatioF()));
+    painter.drawPixmap(
+        inner.left(), inner.center().y() - 8,
+        tintedPixmap(whatIs(m_path) == QObject::tr("profile") ? QStringLiteral("csv") : QStringLiteral("trace"), 16,
+                     m_exists ? theme.accent : theme.disabled, devicePixelRatioF()));
     QFont details = fonts::tabular();
     details.setPixelSize(fonts::secondary().pixelSize());
     const int detailsWidth = QFontMetrics(details).horizontalAdvance(m_details) + 4;
@@ -73,7 +75,8 @@ class RecentRow : public QPushButton {
     painter.setPen(m_exists ? theme.secondary : theme.disabled);
     QString folder = info.absolutePath();
     if (folder.startsWith(QDir::homePath())) folder.replace(0, QDir::homePath().size(), QStringLiteral("~"));
-    painter.drawText(QRect(text.left(), text.center().y() + 1, text.width(), text.height() / 2), Qt::AlignLeft | Qt::AlignVCenter,
+    painter.drawText(QRect(text.left(), text.center().y() + 1, text.width(), text.height() / 2),
+                     Qt::AlignLeft | Qt::AlignVCenter,
                      painter.fontMetrics().elidedText(folder, Qt::ElideMiddle, text.width()));
     painter.setFont(details);
     painter.drawText(inner, Qt::AlignRight | Qt::AlignVCenter, m_details);
@@ -102,7 +105,8 @@ StartPage::StartPage(Session& session, QWidget* parent) : QWidget(parent), m_ses
 
   m_title = new QLabel(QStringLiteral("Sparsight"));
   auto* subtitle = new NoteLabel;
-  subtitle->setText(tr("Look at the attention of video diffusion transformers, run sparse methods on it, tune their budgets."));
+  subtitle->setText(
+      tr("Look at the attention of video diffusion transformers, run sparse methods on it, tune their budgets."));
   column->addWidget(m_title);
   column->addWidget(subtitle);
   column->addSpacing(Theme::kEdge);
@@ -112,7 +116,8 @@ StartPage::StartPage(Session& session, QWidget* parent) : QWidget(parent), m_ses
   m_demo = new QPushButton(tr("Open the demo"));
   m_demo->setObjectName(QStringLiteral("startDemo"));
   m_demo->setProperty("primary", true);
-  m_demo->setToolTip(tr("A synthetic trace of 3 504 tokens whose heads have a known type; made on first use in a few seconds"));
+  m_demo->setToolTip(
+      tr("A synthetic trace of 3 504 tokens whose heads have a known type; made on first use in a few seconds"));
   m_open = new QPushButton(tr("Open\u2026"));
   m_open->setObjectName(QStringLiteral("startOpen"));
   m_open->setToolTip(tr("A captured trace (.h5) or a budget profile (.csv, .json) (Ctrl+O)"));

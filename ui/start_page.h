@@ -13,8 +13,8 @@ namespace sparsight {
 class NoteLabel;
 class Session;
 
-/// What the window shows while nothing is open: the demo, open, generate, recent files, and a place to drop a file. While
-/// something is being opened it shows that, with Cancel.
+/// What the window shows while nothing is open: the demo, open, generate, recent files, and a place to drop a file.
+/// While something is being opened it shows that, with Cancel.
 class StartPage : public QWidget {
   Q_OBJECT
  public:

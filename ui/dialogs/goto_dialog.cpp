@@ -19,10 +19,12 @@ QString tr(const char* text) { return QCoreApplication::translate("GotoDialog", 
 QString rangeText(const std::vector<int>& values) {
   if (values.empty()) return tr("none");
   const bool contiguous = values.back() - values.front() + 1 == static_cast<int>(values.size());
-  if (contiguous) return values.size() == 1 ? QString::number(values.front()) : tr("%1 to %2").arg(values.front()).arg(values.back());
+  if (contiguous)
+    return values.size() == 1 ? QString::number(values.front()) : tr("%1 to %2").arg(values.front()).arg(values.back());
   QStringList list;
   for (const int v : values) list << QString::number(v);
-  return list.size() <= 12 ? list.join(QStringLiteral(", ")) : tr("%1 values from %2 to %3").arg(list.size()).arg(list.front(), list.back());
+  return list.size() <= 12 ? list.join(QStringLiteral(", "))
+                           : tr("%1 values from %2 to %3").arg(list.size()).arg(list.front(), list.back());
 }
 
 /// The layout of the selected call, else the trace's.
@@ -43,16 +45,20 @@ std::optional<GotoTarget> parseGoto(const QString& text, const Session& session,
   GotoTarget target;
   QString rest = text.trimmed();
   rest.replace(QStringLiteral("\u2192"), QStringLiteral("->"));
-  rest.replace(QRegularExpression(QStringLiteral("[ \\x{202F}\\x{00A0}](?=\\d{3}\\b)")), QString());  // "32 760" as we print it
+  rest.replace(QRegularExpression(QStringLiteral("[ \\x{202F}\\x{00A0}](?=\\d{3}\\b)")),
+               QString());  // "32 760" as we print it
   if (rest.isEmpty()) return fail(tr("for example L12 H3 S20, q=1234 k=88, frame 3 row 10 col 4"));
 
-  static const QRegularExpression place(
-      QStringLiteral("^(?:f(?:rame)?)\\s*=?\\s*(\\d+)[\\s,]*(?:r(?:ow)?)\\s*=?\\s*(\\d+)[\\s,]*(?:c(?:ol(?:umn)?)?)\\s*=?\\s*(\\d+)"),
-      QRegularExpression::CaseInsensitiveOption);
+  static const QRegularExpression place(QStringLiteral("^(?:f(?:rame)?)\\s*=?\\s*(\\d+)[\\s,]*(?:r(?:ow)?)\\s*=?\\s*("
+                                                       "\\d+)[\\s,]*(?:c(?:ol(?:umn)?)?)\\s*=?\\s*(\\d+)"),
+                                        QRegularExpression::CaseInsensitiveOption);
   static const QRegularExpression number(
-      QStringLiteral("^(layer|head|step|query|key|l|h|s|q|k)\\s*=?\\s*(\\d+)(?![\\w.])"), QRegularExpression::CaseInsensitiveOption);
-  static const QRegularExpression forKey(QStringLiteral("^(?:k(?:ey)?\\s*=?\\s*)(?=f)|^->"), QRegularExpression::CaseInsensitiveOption);
-  static const QRegularExpression forQuery(QStringLiteral("^q(?:uery)?\\s*=?\\s*(?=f)"), QRegularExpression::CaseInsensitiveOption);
+      QStringLiteral("^(layer|head|step|query|key|l|h|s|q|k)\\s*=?\\s*(\\d+)(?![\\w.])"),
+      QRegularExpression::CaseInsensitiveOption);
+  static const QRegularExpression forKey(QStringLiteral("^(?:k(?:ey)?\\s*=?\\s*)(?=f)|^->"),
+                                         QRegularExpression::CaseInsensitiveOption);
+  static const QRegularExpression forQuery(QStringLiteral("^q(?:uery)?\\s*=?\\s*(?=f)"),
+                                           QRegularExpression::CaseInsensitiveOption);
   const TokenLayout* layout = layoutOf(session);
   bool nextIsKey = false;
   while (!rest.isEmpty()) {
@@ -75,7 +81,9 @@ std::optional<GotoTarget> parseGoto(const QString& text, const Session& session,
       const qlonglong f = m.captured(1).toLongLong(), r = m.captured(2).toLongLong(), c = m.captured(3).toLongLong();
       if (f >= video->frames || r >= video->height || c >= video->width)
         return fail(tr("the grid has frames 0 to %1, rows 0 to %2, columns 0 to %3")
-                        .arg(video->frames - 1).arg(video->height - 1).arg(video->width - 1));
+                        .arg(video->frames - 1)
+                        .arg(video->height - 1)
+                        .arg(video->width - 1));
       const Index token = video->start + (f * video->height + r) * video->width + c;
       if (nextIsKey || target.query.has_value())
         target.key = token;
@@ -84,7 +92,9 @@ std::optional<GotoTarget> parseGoto(const QString& text, const Session& session,
       rest = rest.mid(m.capturedLength());
     } else {
       m = number.match(rest);
-      if (!m.hasMatch()) return fail(tr("\u201C%1\u201D is not understood; for example L12 H3 S20, q=1234 k=88, frame 3 row 10 col 4").arg(rest.left(24)));
+      if (!m.hasMatch())
+        return fail(tr("\u201C%1\u201D is not understood; for example L12 H3 S20, q=1234 k=88, frame 3 row 10 col 4")
+                        .arg(rest.left(24)));
       bool ok = false;
       const qlonglong value = m.captured(2).toLongLong(&ok);
       const QChar what = m.captured(1).at(0).toLower();
@@ -97,10 +107,14 @@ std::optional<GotoTarget> parseGoto(const QString& text, const Session& session,
         const std::vector<int> there = what == QLatin1Char('l')   ? session.selectableLayers()
                                        : what == QLatin1Char('h') ? session.selectableHeads()
                                                                   : session.selectableSteps();
-        const QString name = what == QLatin1Char('l') ? tr("layers") : what == QLatin1Char('h') ? tr("heads") : tr("step indices");
+        const QString name = what == QLatin1Char('l')   ? tr("layers")
+                             : what == QLatin1Char('h') ? tr("heads")
+                                                        : tr("step indices");
         if (!ok || value > 1'000'000 || std::find(there.begin(), there.end(), static_cast<int>(value)) == there.end())
           return fail(tr("there is no %1: %2 %3").arg(m.captured(0).trimmed(), name, rangeText(there)));
-        (what == QLatin1Char('l') ? target.layer : what == QLatin1Char('h') ? target.head : target.step) = static_cast<int>(value);
+        (what == QLatin1Char('l')   ? target.layer
+         : what == QLatin1Char('h') ? target.head
+                                    : target.step) = static_cast<int>(value);
       }
       rest = rest.mid(m.capturedLength());
     }

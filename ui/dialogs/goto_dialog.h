@@ -20,8 +20,8 @@ struct GotoTarget {
   std::optional<Index> query, key;
 };
 /// Grammar, parts in any order, separated by blanks or commas: `L12 H3 S20`, `layer 12`, `q=1234 k=88`,
-/// `frame 3 row 10 col 4` or `f3 r10 c4` (the query; a second one, or one after `->`, is the key). On failure `error` says
-/// what was not understood or does not exist there.
+/// `frame 3 row 10 col 4` or `f3 r10 c4` (the query; a second one, or one after `->`, is the key). On failure `error`
+/// says what was not understood or does not exist there.
 [[nodiscard]] std::optional<GotoTarget> parseGoto(const QString& text, const Session& session, QString* error);
 /// Selects what the target names.
 void applyGoto(const GotoTarget& target, Session& session);

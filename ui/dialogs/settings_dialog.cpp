@@ -19,7 +19,8 @@ namespace {
 
 constexpr int kFieldWidth = 220;
 
-QComboBox* combo(const QString& name, std::initializer_list<std::pair<QString, QString>> items, const QString& current) {
+QComboBox* combo(const QString& name, std::initializer_list<std::pair<QString, QString>> items,
+                 const QString& current) {
   auto* box = new QComboBox;
   box->setObjectName(name);
   for (const auto& [label, value] : items) box->addItem(label, value);
@@ -66,7 +67,10 @@ SettingsDialog::SettingsDialog(const Settings& s, QWidget* parent) : QDialog(par
   };
 
   QFormLayout* look = section(tr("Look"));
-  m_theme = combo(QStringLiteral("settings.theme"), {{tr("As the desktop"), QStringLiteral("system")}, {tr("Light"), QStringLiteral("light")}, {tr("Dark"), QStringLiteral("dark")}},
+  m_theme = combo(QStringLiteral("settings.theme"),
+                  {{tr("As the desktop"), QStringLiteral("system")},
+                   {tr("Light"), QStringLiteral("light")},
+                   {tr("Dark"), QStringLiteral("dark")}},
                   s.theme == Settings::ThemeChoice::Light  ? QStringLiteral("light")
                   : s.theme == Settings::ThemeChoice::Dark ? QStringLiteral("dark")
                                                            : QStringLiteral("system"));
@@ -75,11 +79,16 @@ SettingsDialog::SettingsDialog(const Settings& s, QWidget* parent) : QDialog(par
   m_colorMap = combo(QStringLiteral("settings.colorMap"), {{tr("By theme (viridis, magma)"), QString()}}, QString());
   for (const Palette palette : kAllPalettes) {
     if (palette == Palette::Diverging || palette == Palette::DivergingDark) continue;
-    const QString name = QString::fromUtf8(paletteName(palette).data(), static_cast<qsizetype>(paletteName(palette).size()));
+    const QString name =
+        QString::fromUtf8(paletteName(palette).data(), static_cast<qsizetype>(paletteName(palette).size()));
     m_colorMap->addItem(name, name);
   }
   m_colorMap->setCurrentIndex(std::max(0, m_colorMap->findData(s.colorMap)));
-  m_renderer = combo(QStringLiteral("settings.renderer"), {{tr("Choose by itself"), QStringLiteral("auto")}, {tr("OpenGL"), QStringLiteral("gl")}, {tr("Raster (no OpenGL)"), QStringLiteral("raster")}}, s.renderer);
+  m_renderer = combo(QStringLiteral("settings.renderer"),
+                     {{tr("Choose by itself"), QStringLiteral("auto")},
+                      {tr("OpenGL"), QStringLiteral("gl")},
+                      {tr("Raster (no OpenGL)"), QStringLiteral("raster")}},
+                     s.renderer);
   m_reducedMotion = new QCheckBox(tr("Reduce motion"));
   m_reducedMotion->setChecked(s.reducedMotion);
   look->addRow(tr("Theme"), m_theme);
@@ -89,8 +98,13 @@ SettingsDialog::SettingsDialog(const Settings& s, QWidget* parent) : QDialog(par
   look->addRow(QString(), m_reducedMotion);
 
   QFormLayout* compute = section(tr("Computing"));
-  m_backend = combo(QStringLiteral("settings.backend"), {{tr("The fastest that works"), QStringLiteral("auto")}, {tr("CPU"), QStringLiteral("cpu")}, {tr("CUDA"), QStringLiteral("cuda")}}, s.backend);
-  m_threads = spin(QStringLiteral("settings.threads"), 0, std::max(QThread::idealThreadCount(), s.threads), s.threads, QString());
+  m_backend = combo(QStringLiteral("settings.backend"),
+                    {{tr("The fastest that works"), QStringLiteral("auto")},
+                     {tr("CPU"), QStringLiteral("cpu")},
+                     {tr("CUDA"), QStringLiteral("cuda")}},
+                    s.backend);
+  m_threads = spin(QStringLiteral("settings.threads"), 0, std::max(QThread::idealThreadCount(), s.threads), s.threads,
+                   QString());
   m_threads->setSpecialValueText(tr("all cores but one (%1)").arg(std::max(1, QThread::idealThreadCount() - 1)));
   compute->addRow(tr("Backend"), m_backend);
   compute->addRow(tr("Threads"), m_threads);

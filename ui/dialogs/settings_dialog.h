@@ -11,7 +11,8 @@ class QSpinBox;
 
 namespace sparsight {
 
-/// Theme, scale, colour map, renderer; threads and backend; cache sizes; keys and session. What needs a restart says so.
+/// Theme, scale, colour map, renderer; threads and backend; cache sizes; keys and session. What needs a restart says
+/// so.
 class SettingsDialog : public QDialog {
   Q_OBJECT
  public:

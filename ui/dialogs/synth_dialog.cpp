@@ -44,8 +44,10 @@ SynthDialog::SynthDialog(QWidget* parent) : QDialog(parent) {
   column->setContentsMargins(Theme::kEdge, Theme::kEdge, Theme::kEdge, Theme::kEdge);
   column->setSpacing(Theme::kPad);
   auto* about = new NoteLabel;
-  about->setText(tr("Heads of known type (spatial, temporal, semantic clusters, sinks, diffuse) whose strength changes over steps and "
-                    "layers; the truth is stored in the file."));
+  about->setText(
+      tr("Heads of known type (spatial, temporal, semantic clusters, sinks, diffuse) whose strength changes over steps "
+         "and "
+         "layers; the truth is stored in the file."));
   column->addWidget(about);
   auto* form = new QFormLayout;
   form->setHorizontalSpacing(Theme::kEdge);
@@ -163,12 +165,16 @@ void SynthDialog::check() {
   else if (!folder.isWritable())
     problem = tr("The folder %1 cannot be written to.").arg(folder.filePath());
   else if (bytes > kMostBytes)
-    problem = tr("%1 of tensors is more than this generator is made for; take fewer heads or steps.").arg(formatBytes(static_cast<qint64>(bytes)));
+    problem = tr("%1 of tensors is more than this generator is made for; take fewer heads or steps.")
+                  .arg(formatBytes(static_cast<qint64>(bytes)));
   else if (bytes > static_cast<double>(QStorageInfo(folder.filePath()).bytesAvailable()))
     problem = tr("%1 of tensors do not fit: %2 are free there.")
-                  .arg(formatBytes(static_cast<qint64>(bytes)), formatBytes(QStorageInfo(folder.filePath()).bytesAvailable()));
+                  .arg(formatBytes(static_cast<qint64>(bytes)),
+                       formatBytes(QStorageInfo(folder.filePath()).bytesAvailable()));
   m_size->setRole(problem.isEmpty() ? NoteLabel::Role::Secondary : NoteLabel::Role::Error);
-  QString text = tr("%1 tokens \u00B7 %2 heads \u00B7 at most %3").arg(formatCount(tokens), formatCount(static_cast<qint64>(s.layers) * s.heads * s.steps), formatBytes(static_cast<qint64>(bytes)));
+  QString text = tr("%1 tokens \u00B7 %2 heads \u00B7 at most %3")
+                     .arg(formatCount(tokens), formatCount(static_cast<qint64>(s.layers) * s.heads * s.steps),
+                          formatBytes(static_cast<qint64>(bytes)));
   if (problem.isEmpty() && file.exists()) text += tr(" \u00B7 replaces the file that is there");
   m_size->setText(problem.isEmpty() ? text : problem);
   m_ok->setEnabled(problem.isEmpty());

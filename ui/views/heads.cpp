@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Layers x heads of the selected step: class, kept fraction, kept mass, error, exact density; a click selects everywhere.
+// Layers x heads of the selected step: class, kept fraction, kept mass, error, exact density; a click selects
+// everywhere.
 #include <QActionGroup>
 #include <QGridLayout>
 #include <QJsonObject>
@@ -27,8 +28,8 @@ namespace {
 enum class Mode { Class, Kept, Mass, Error, Density };
 struct ModeInfo {
   Mode mode;
-  const char* key;       ///< in session files
-  const char* title;     ///< on the mode button
+  const char* key;    ///< in session files
+  const char* title;  ///< on the mode button
   const char* meaning;
 };
 constexpr std::array<ModeInfo, 5> kModes{
@@ -110,8 +111,9 @@ class Legend : public QWidget {
 
  private:
   static QString word(HeadClass c) {
-    return c == HeadClass::None ? QObject::tr("undecided")
-                                : QString::fromLatin1(headClassName(c).data(), static_cast<qsizetype>(headClassName(c).size()));
+    return c == HeadClass::None
+               ? QObject::tr("undecided")
+               : QString::fromLatin1(headClassName(c).data(), static_cast<qsizetype>(headClassName(c).size()));
   }
   [[nodiscard]] int rowHeight() const { return QFontMetrics(fonts::secondary()).height() + 6; }
   std::vector<std::pair<HeadClass, int>> m_counts;
@@ -198,7 +200,9 @@ class HeadsView : public View {
     refresh();
   }
 
-  [[nodiscard]] bool isSettled() const override { return (m_facts.isIdle() || m_facts.isPaused()) && !m_refresh.isActive(); }
+  [[nodiscard]] bool isSettled() const override {
+    return (m_facts.isIdle() || m_facts.isPaused()) && !m_refresh.isActive();
+  }
   [[nodiscard]] QString hint() const override { return tr("arrows move \u00B7 Ctrl+G go to \u00B7 , . step"); }
 
   [[nodiscard]] QJsonObject saveState() const override {
@@ -269,7 +273,8 @@ class HeadsView : public View {
     m_modeButton->setVisible(any);
     if (!any) {
       m_empty->setText(s.profile().isEmpty() ? tr("The heads of a trace appear here.")
-                                             : tr("Heads appear here with a trace. The open profile is shown in the heat maps and the budget editor."));
+                                             : tr("Heads appear here with a trace. The open profile is shown in the "
+                                                  "heat maps and the budget editor."));
       m_title->clear();
       m_progress->clear();
       m_pause->hide();
@@ -309,9 +314,12 @@ class HeadsView : public View {
     } else if (low <= high) {
       // Fractions are shown on their own scale from 0, errors too: a small spread must not look like a large one.
       const double from = m_mode == Mode::Mass ? std::min(low, 0.5) : 0.0;
-      const double to = m_mode == Mode::Error ? std::max(high, 1e-9) : m_mode == Mode::Mass ? 1.0 : std::max(high, 0.05);
+      const double to = m_mode == Mode::Error  ? std::max(high, 1e-9)
+                        : m_mode == Mode::Mass ? 1.0
+                                               : std::max(high, 0.05);
       m_grid->setValueRange(from, to);
-      m_legend->setRange(valueText(from, true), valueText(to, true), tr(kModes[static_cast<std::size_t>(m_mode)].title).mid(3));
+      m_legend->setRange(valueText(from, true), valueText(to, true),
+                         tr(kModes[static_cast<std::size_t>(m_mode)].title).mid(3));
     } else {
       m_legend->setRange(QString(), QString(),
                          m_mode == Mode::Density ? tr("sampling heads\u2026") : tr("run a method to fill this in"));
@@ -354,15 +362,16 @@ class HeadsView : public View {
       cell.margin = facts->margin;
       cell.classKnown = true;
     }
-    words << (cell.classKnown ? QString::fromLatin1(headClassName(cell.headClass).data(),
-                                                    static_cast<qsizetype>(headClassName(cell.headClass).size()))
+    words << (cell.classKnown    ? QString::fromLatin1(headClassName(cell.headClass).data(),
+                                                       static_cast<qsizetype>(headClassName(cell.headClass).size()))
               : facts != nullptr ? tr("class undecided")
                                  : tr("not sampled yet"));
     if (cell.margin) words << tr("margin %1").arg(QString::number(*cell.margin, 'f', 2));
     if (ran) {
       words << tr("kept %1 percent").arg(QString::number(result->evaluation.keptFraction * 100, 'f', 1));
       words << tr("kept mass %1").arg(QString::number(result->evaluation.keptMass, 'f', 3));
-      if (result->evaluation.outputRelError) words << tr("error %1").arg(formatNumber(*result->evaluation.outputRelError));
+      if (result->evaluation.outputRelError)
+        words << tr("error %1").arg(formatNumber(*result->evaluation.outputRelError));
     } else if (result != nullptr) {
       words << QString::fromStdString(result->skippedReason);
       cell.failed = true;
@@ -373,7 +382,8 @@ class HeadsView : public View {
     cell.accessible = words.join(QStringLiteral(", "));
 
     switch (m_mode) {
-      case Mode::Class: break;
+      case Mode::Class:
+        break;
       case Mode::Kept:
         if (ran) cell.value = result->evaluation.keptFraction;
         break;
@@ -403,7 +413,12 @@ class HeadsView : public View {
 }  // namespace
 
 const ViewInfo& heads_info() {
-  static const ViewInfo info{"heads", QT_TRANSLATE_NOOP("View", "Heads"), DockArea::Left, 1, "heads", "views.md#heads",
+  static const ViewInfo info{"heads",
+                             QT_TRANSLATE_NOOP("View", "Heads"),
+                             DockArea::Left,
+                             1,
+                             "heads",
+                             "views.md#heads",
                              [](Session& session, QWidget* parent) -> View* { return new HeadsView(session, parent); }};
   return info;
 }

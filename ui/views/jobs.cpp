@@ -64,7 +64,8 @@ class JobRow : public QWidget {
     const QString name = QString::fromStdString(status.spec.name);
     m_name->setText(name);
     m_failed = status.state == JobState::Failed;
-    m_details = tr("%1: %2 (after %3)").arg(name, QString::fromStdString(status.error), formatDuration(status.elapsedSeconds));
+    m_details =
+        tr("%1: %2 (after %3)").arg(name, QString::fromStdString(status.error), formatDuration(status.elapsedSeconds));
     const bool running = status.state == JobState::Running || status.state == JobState::Cancelling;
     m_bar->setVisible(running);
     m_bar->setValue(static_cast<int>(status.fraction * 1000));
@@ -72,16 +73,26 @@ class JobRow : public QWidget {
     QStringList parts;
     const QString stage = QString::fromStdString(status.stage);
     switch (status.state) {
-      case JobState::Queued: parts << tr("waiting"); break;
+      case JobState::Queued:
+        parts << tr("waiting");
+        break;
       case JobState::Running:
         if (!stage.isEmpty()) parts << stage;
         parts << tr("%1 elapsed").arg(formatDuration(status.elapsedSeconds));
         if (status.etaSeconds >= 0) parts << tr("about %1 left").arg(formatDuration(status.etaSeconds));
         break;
-      case JobState::Cancelling: parts << tr("cancelling\u2026"); break;
-      case JobState::Done: parts << tr("done in %1").arg(formatDuration(status.elapsedSeconds)); break;
-      case JobState::Cancelled: parts << tr("cancelled after %1").arg(formatDuration(status.elapsedSeconds)); break;
-      case JobState::Failed: parts << QString::fromStdString(status.error); break;
+      case JobState::Cancelling:
+        parts << tr("cancelling\u2026");
+        break;
+      case JobState::Done:
+        parts << tr("done in %1").arg(formatDuration(status.elapsedSeconds));
+        break;
+      case JobState::Cancelled:
+        parts << tr("cancelled after %1").arg(formatDuration(status.elapsedSeconds));
+        break;
+      case JobState::Failed:
+        parts << QString::fromStdString(status.error);
+        break;
     }
     m_detail->setText(parts.join(QStringLiteral(" \u00B7 ")));
     m_detail->setRole(m_failed ? NoteLabel::Role::Error : NoteLabel::Role::Secondary);
@@ -134,7 +145,8 @@ class JobsView : public View {
     column->addWidget(scroll, 1);
     m_empty = new NoteLabel;
     m_empty->setAlignment(Qt::AlignCenter);
-    m_empty->setText(tr("Nothing is running. Method runs, profiling, generation and export appear here with their progress."));
+    m_empty->setText(
+        tr("Nothing is running. Method runs, profiling, generation and export appear here with their progress."));
     m_empty->setContentsMargins(24, 8, 24, 24);
     column->addWidget(m_empty, 1);
     m_scroll = scroll;
@@ -180,8 +192,9 @@ class JobsView : public View {
     m_scroll->setVisible(!all.empty());
     m_empty->setVisible(all.empty());
     m_clear->setVisible(finished > 0);
-    m_summary->setText(running > 0 ? tr("%1 running or waiting").arg(running)
-                                   : finished > 0 ? tr("%1 finished").arg(finished) : QString());
+    m_summary->setText(running > 0    ? tr("%1 running or waiting").arg(running)
+                       : finished > 0 ? tr("%1 finished").arg(finished)
+                                      : QString());
     running > 0 ? (m_clock.isActive() ? void() : m_clock.start()) : m_clock.stop();
   }
 
@@ -196,7 +209,12 @@ class JobsView : public View {
 }  // namespace
 
 const ViewInfo& jobs_info() {
-  static const ViewInfo info{"jobs", QT_TRANSLATE_NOOP("View", "Jobs"), DockArea::Bottom, 90, "jobs", "views.md#jobs",
+  static const ViewInfo info{"jobs",
+                             QT_TRANSLATE_NOOP("View", "Jobs"),
+                             DockArea::Bottom,
+                             90,
+                             "jobs",
+                             "views.md#jobs",
                              [](Session& session, QWidget* parent) -> View* { return new JobsView(session, parent); }};
   return info;
 }

@@ -33,28 +33,44 @@ struct Meaning {
   const char* title;
   const char* definition;
 };
-constexpr Meaning kKept{"kept", QT_TRANSLATE_NOOP("MethodView", "kept"),
-                        QT_TRANSLATE_NOOP("MethodView", "Kept (query, key) pairs / all valid pairs, counted exactly, without padding.")};
-constexpr Meaning kSkipped{"skipped", QT_TRANSLATE_NOOP("MethodView", "skipped"),
-                           QT_TRANSLATE_NOOP("MethodView", "The rest: pairs that are not computed. kept + skipped = 100 %.")};
-constexpr Meaning kBlocks{"blocks", QT_TRANSLATE_NOOP("MethodView", "kept by blocks"),
-                          QT_TRANSLATE_NOOP("MethodView", "Token area of the blocks that are not skipped / all: what a block kernel computes.")};
+constexpr Meaning kKept{
+    "kept", QT_TRANSLATE_NOOP("MethodView", "kept"),
+    QT_TRANSLATE_NOOP("MethodView", "Kept (query, key) pairs / all valid pairs, counted exactly, without padding.")};
+constexpr Meaning kSkipped{
+    "skipped", QT_TRANSLATE_NOOP("MethodView", "skipped"),
+    QT_TRANSLATE_NOOP("MethodView", "The rest: pairs that are not computed. kept + skipped = 100 %.")};
+constexpr Meaning kBlocks{
+    "blocks", QT_TRANSLATE_NOOP("MethodView", "kept by blocks"),
+    QT_TRANSLATE_NOOP("MethodView",
+                      "Token area of the blocks that are not skipped / all: what a block kernel computes.")};
 constexpr Meaning kMass{"mass", QT_TRANSLATE_NOOP("MethodView", "kept mass"),
-                        QT_TRANSLATE_NOOP("MethodView", "Mean over rows of the sum of exact softmax probabilities over kept keys (recall). A proxy: the output error is closer to quality.")};
-constexpr Meaning kP5{"p5", QT_TRANSLATE_NOOP("MethodView", "5th percentile row"),
-                      QT_TRANSLATE_NOOP("MethodView", "Kept mass that 95 % of the rows exceed: how the worst rows fare.")};
-constexpr Meaning kError{"error", QT_TRANSLATE_NOOP("MethodView", "output error"),
-                         QT_TRANSLATE_NOOP("MethodView", "||O_sparse - O_dense|| / ||O_dense|| (Frobenius) over the rows, O_sparse renormalised over kept keys.")};
-constexpr Meaning kCosine{"cosine", QT_TRANSLATE_NOOP("MethodView", "output cosine"),
-                          QT_TRANSLATE_NOOP("MethodView", "Mean over rows of the cosine between sparse and dense output.")};
+                        QT_TRANSLATE_NOOP("MethodView",
+                                          "Mean over rows of the sum of exact softmax probabilities over kept keys "
+                                          "(recall). A proxy: the output error is closer to quality.")};
+constexpr Meaning kP5{
+    "p5", QT_TRANSLATE_NOOP("MethodView", "5th percentile row"),
+    QT_TRANSLATE_NOOP("MethodView", "Kept mass that 95 % of the rows exceed: how the worst rows fare.")};
+constexpr Meaning kError{
+    "error", QT_TRANSLATE_NOOP("MethodView", "output error"),
+    QT_TRANSLATE_NOOP(
+        "MethodView",
+        "||O_sparse - O_dense|| / ||O_dense|| (Frobenius) over the rows, O_sparse renormalised over kept keys.")};
+constexpr Meaning kCosine{
+    "cosine", QT_TRANSLATE_NOOP("MethodView", "output cosine"),
+    QT_TRANSLATE_NOOP("MethodView", "Mean over rows of the cosine between sparse and dense output.")};
 constexpr Meaning kStarved{"starved", QT_TRANSLATE_NOOP("MethodView", "rows without a key"),
                            QT_TRANSLATE_NOOP("MethodView", "Rows that keep no key at all: their output is 0.")};
-constexpr Meaning kPlanner{"planner", QT_TRANSLATE_NOOP("MethodView", "planner cost"),
-                           QT_TRANSLATE_NOOP("MethodView", "Floating point operations of the planning itself as a share of dense attention.")};
-constexpr Meaning kClass{"class", QT_TRANSLATE_NOOP("MethodView", "class"),
-                         QT_TRANSLATE_NOOP("MethodView", "SVG's vote: the candidate mask with the smaller mean squared output error on the sampled rows.")};
-constexpr Meaning kMargin{"margin", QT_TRANSLATE_NOOP("MethodView", "margin"),
-                          QT_TRANSLATE_NOOP("MethodView", "|a - b| / (a + b) of the two losses: 0 is a coin toss, 1 is certain.")};
+constexpr Meaning kPlanner{
+    "planner", QT_TRANSLATE_NOOP("MethodView", "planner cost"),
+    QT_TRANSLATE_NOOP("MethodView", "Floating point operations of the planning itself as a share of dense attention.")};
+constexpr Meaning kClass{
+    "class", QT_TRANSLATE_NOOP("MethodView", "class"),
+    QT_TRANSLATE_NOOP(
+        "MethodView",
+        "SVG's vote: the candidate mask with the smaller mean squared output error on the sampled rows.")};
+constexpr Meaning kMargin{
+    "margin", QT_TRANSLATE_NOOP("MethodView", "margin"),
+    QT_TRANSLATE_NOOP("MethodView", "|a - b| / (a + b) of the two losses: 0 is a coin toss, 1 is certain.")};
 
 /// Rows "name ... value" with thin lines; definitions below the names on demand.
 class NumberTable : public QWidget {
@@ -86,7 +102,8 @@ class NumberTable : public QWidget {
       row.glyph->setPixmap(picture);
     }
     row.glyph->setVisible(visible && glyph != HeadClass::None);
-    for (QWidget* widget : {static_cast<QWidget*>(row.name), static_cast<QWidget*>(row.value), static_cast<QWidget*>(row.line)})
+    for (QWidget* widget :
+         {static_cast<QWidget*>(row.name), static_cast<QWidget*>(row.value), static_cast<QWidget*>(row.line)})
       widget->setVisible(visible);
     row.definition->setVisible(visible && m_explains);
   }
@@ -107,7 +124,12 @@ class NumberTable : public QWidget {
     const QString key = QLatin1String(meaning.key);
     for (Row& row : m_rows)
       if (row.key == key) return row;
-    Row row{key, new QLabel(QObject::tr(meaning.title), this), new QLabel(this), new QLabel(this), new NoteLabel(this), new QFrame(this)};
+    Row row{key,
+            new QLabel(QObject::tr(meaning.title), this),
+            new QLabel(this),
+            new QLabel(this),
+            new NoteLabel(this),
+            new QFrame(this)};
     row.definition->setText(QObject::tr(meaning.definition));
     row.name->setToolTip(QObject::tr(meaning.definition));
     row.value->setToolTip(QObject::tr(meaning.definition));
@@ -160,8 +182,9 @@ class MethodView : public View {
     m_form = new MethodForm;
     m_warmup = new QCheckBox(tr("Apply dense warm-up"));
     m_warmup->setObjectName(QStringLiteral("warmup"));
-    m_warmup->setToolTip(tr("On: the first steps and layers stay dense, as in the published runs. Off: every selected head is treated as "
-                            "sparse and the result says what would have been dense."));
+    m_warmup->setToolTip(tr(
+        "On: the first steps and layers stay dense, as in the published runs. Off: every selected head is treated as "
+        "sparse and the result says what would have been dense."));
     m_warmupText = new NoteLabel;
     m_warmupText->setObjectName(QStringLiteral("warmupText"));
     auto* runRow = new QHBoxLayout;
@@ -327,14 +350,25 @@ class MethodView : public View {
       case Scope::Layer:
         request.selection.layers = only(at.layer);
         [[fallthrough]];
-      case Scope::Step: request.selection.steps = only(at.step); break;
-      case Scope::All: break;
+      case Scope::Step:
+        request.selection.steps = only(at.step);
+        break;
+      case Scope::All:
+        break;
     }
     switch (scope) {
-      case Scope::Head: where = tr("layer %1 head %2, step %3").arg(at.layer).arg(at.head).arg(at.step); break;
-      case Scope::Layer: where = tr("layer %1, step %2").arg(at.layer).arg(at.step); break;
-      case Scope::Step: where = tr("step %1").arg(at.step); break;
-      case Scope::All: where = tr("all captured heads"); break;
+      case Scope::Head:
+        where = tr("layer %1 head %2, step %3").arg(at.layer).arg(at.head).arg(at.step);
+        break;
+      case Scope::Layer:
+        where = tr("layer %1, step %2").arg(at.layer).arg(at.step);
+        break;
+      case Scope::Step:
+        where = tr("step %1").arg(at.step);
+        break;
+      case Scope::All:
+        where = tr("all captured heads");
+        break;
     }
     try {
       // Only what the user changed: the family's defaults are merged by the run itself.
@@ -373,8 +407,11 @@ class MethodView : public View {
     m_notes->hide();
     if (!result) {
       m_of->setText(!hasTrace ? tr("Numbers appear here after a run.")
-                    : head    ? tr("Not run on layer %1 head %2 at step %3 yet.").arg(head->call.layer).arg(head->head).arg(head->call.step)
-                              : tr("The selected head was not captured."));
+                    : head    ? tr("Not run on layer %1 head %2 at step %3 yet.")
+                                 .arg(head->call.layer)
+                                 .arg(head->head)
+                                 .arg(head->call.step)
+                           : tr("The selected head was not captured."));
     } else {
       m_of->setText(tr("L%1 \u00B7 H%2 \u00B7 step %3%4")
                         .arg(head->call.layer)
@@ -396,7 +433,8 @@ class MethodView : public View {
     const Plan& plan = report.plan;
     m_table->set(kKept, formatPercent(e.keptFraction));
     m_table->set(kSkipped, formatPercent(1 - e.keptFraction));
-    m_table->set(kBlocks, std::abs(e.blocksKeptFraction - e.keptFraction) > 5e-4 ? formatPercent(e.blocksKeptFraction) : QString());
+    m_table->set(kBlocks, std::abs(e.blocksKeptFraction - e.keptFraction) > 5e-4 ? formatPercent(e.blocksKeptFraction)
+                                                                                 : QString());
     m_table->set(kMass, withInterval(formatNumber(e.keptMass), e.keptMassCi95));
     m_table->set(kP5, formatNumber(e.keptMassP5));
     m_table->set(kError, e.outputRelError ? withInterval(formatNumber(*e.outputRelError), e.outputRelErrorCi95)
@@ -417,7 +455,8 @@ class MethodView : public View {
     QStringList notes;
     for (const auto* list : {&plan.warnings, &e.warnings})
       for (const std::string& warning : *list) notes << QString::fromStdString(warning);
-    for (const std::string& fallback : e.fallbacks) notes << tr("ran elsewhere: %1").arg(QString::fromStdString(fallback));
+    for (const std::string& fallback : e.fallbacks)
+      notes << tr("ran elsewhere: %1").arg(QString::fromStdString(fallback));
     if (plan.reusedFromStep) notes << tr("plan reused from step %1").arg(*plan.reusedFromStep);
     m_notes->setText(notes.join(QLatin1Char('\n')));
     m_notes->setVisible(!notes.isEmpty());
@@ -461,11 +500,14 @@ class MethodView : public View {
         }
       }
     if (count < 2) return;
-    QString summary = tr("%1 heads of step %2: mean kept %3 (skipped %4), mean kept mass %5")
-                          .arg(count)
-                          .arg(at.step)
-                          .arg(formatPercent(kept / count), formatPercent(1 - kept / count), formatNumber(mass / count));
-    if (worst >= 0) summary += tr(", largest error %1 at L%2 H%3").arg(formatNumber(worst)).arg(worstHead.call.layer).arg(worstHead.head);
+    QString summary =
+        tr("%1 heads of step %2: mean kept %3 (skipped %4), mean kept mass %5")
+            .arg(count)
+            .arg(at.step)
+            .arg(formatPercent(kept / count), formatPercent(1 - kept / count), formatNumber(mass / count));
+    if (worst >= 0)
+      summary +=
+          tr(", largest error %1 at L%2 H%3").arg(formatNumber(worst)).arg(worstHead.call.layer).arg(worstHead.head);
     if (dense > 0) summary += tr(", %1 dense under warm-up").arg(dense);
     m_step->setText(summary);
   }
@@ -484,9 +526,14 @@ class MethodView : public View {
 }  // namespace
 
 const ViewInfo& method_info() {
-  static const ViewInfo info{"method", QT_TRANSLATE_NOOP("View", "Method"), DockArea::Right, 0, "method",
-                             "views.md#method",
-                             [](Session& session, QWidget* parent) -> View* { return new MethodView(session, parent); }};
+  static const ViewInfo info{
+      "method",
+      QT_TRANSLATE_NOOP("View", "Method"),
+      DockArea::Right,
+      0,
+      "method",
+      "views.md#method",
+      [](Session& session, QWidget* parent) -> View* { return new MethodView(session, parent); }};
   return info;
 }
 

@@ -121,9 +121,8 @@ class TraceView : public View {
     column->addStretch(1);
 
     m_playTimer.setInterval(kPlayIntervalMs);
-    connect(&m_playTimer, &QTimer::timeout, this, [this] {
-      m_slider->setValue(m_slider->value() == m_slider->maximum() ? 0 : m_slider->value() + 1);
-    });
+    connect(&m_playTimer, &QTimer::timeout, this,
+            [this] { m_slider->setValue(m_slider->value() == m_slider->maximum() ? 0 : m_slider->value() + 1); });
     connect(m_play, &QToolButton::toggled, this, [this](bool on) {
       m_play->setIcon(themedIcon(on ? QStringLiteral("pause") : QStringLiteral("play")));
       on ? m_playTimer.start() : m_playTimer.stop();
@@ -173,8 +172,9 @@ class TraceView : public View {
       showWarnings(info);
     } else {
       m_title->setText(hasProfile ? tr("No trace") : tr("Nothing open"));
-      m_grid->setText(hasProfile ? tr("A profile alone: budgets can be edited and exported; maps and results need a trace.")
-                                 : tr("Open a trace to see its heads."));
+      m_grid->setText(hasProfile
+                          ? tr("A profile alone: budgets can be edited and exported; maps and results need a trace.")
+                          : tr("Open a trace to see its heads."));
       m_captured->clear();
       m_warnings->hide();
     }
@@ -234,13 +234,16 @@ class TraceView : public View {
   void showWarnings(const TraceInfo& info) {
     m_warnings->setVisible(!info.warnings.empty());
     if (info.warnings.empty()) return;
-    m_warnings->setIcon(QIcon(tintedPixmap(QStringLiteral("warning"), 16, Theme::current().warning, devicePixelRatioF())));
-    m_warnings->setText(tr("%n warning(s)", nullptr, static_cast<int>(info.warnings.size()))
-                            .replace(QStringLiteral("(s)"), info.warnings.size() == 1 ? QString() : QStringLiteral("s")));
+    m_warnings->setIcon(
+        QIcon(tintedPixmap(QStringLiteral("warning"), 16, Theme::current().warning, devicePixelRatioF())));
+    m_warnings->setText(
+        tr("%n warning(s)", nullptr, static_cast<int>(info.warnings.size()))
+            .replace(QStringLiteral("(s)"), info.warnings.size() == 1 ? QString() : QStringLiteral("s")));
     auto* menu = new QMenu(m_warnings);
     auto* list = new NoteLabel;
     QStringList lines;
-    for (const std::string& warning : info.warnings) lines += QStringLiteral("\u2022 ") + QString::fromStdString(warning);
+    for (const std::string& warning : info.warnings)
+      lines += QStringLiteral("\u2022 ") + QString::fromStdString(warning);
     list->setText(lines.join(QLatin1Char('\n')));
     list->setMargin(8);
     list->setFixedWidth(420);
@@ -267,7 +270,11 @@ class TraceView : public View {
 }  // namespace
 
 const ViewInfo& trace_info() {
-  static const ViewInfo info{"trace", QT_TRANSLATE_NOOP("View", "Trace"), DockArea::Left, 0, "trace",
+  static const ViewInfo info{"trace",
+                             QT_TRANSLATE_NOOP("View", "Trace"),
+                             DockArea::Left,
+                             0,
+                             "trace",
                              "views.md#trace",
                              [](Session& session, QWidget* parent) -> View* { return new TraceView(session, parent); }};
   return info;
