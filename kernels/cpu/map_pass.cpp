@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/map_pass.h"
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cmath>
+
+#include "cpu/lazy_softmax.h"
+
+namespace sparsight::cpu {
+namespace {
+
+constexpr Index kTileKeys = 96;       // a multiple of every key unroll; 48 KiB of keys at head_dim 128 stay in L2
+constexpr Index kMaxPanels = 8;       // panels that share a key tile: keys come from beyond L2 once per 8 panels
+constexpr Index kManyColumns = 2048;  // beyond it the per-column partial sums of one panel are large enough
+constexpr Index kMaxUnits = 256;
+constexpr Index kStagingBytes = Index{32} << 20;
+
+std::size_t at(Index i) { return static_cast<std::size_t>(i); }
+
+/// One row of cells while it is summed up.
+struct CellRow {
+  Index mapRow = -1;
+  Index rows = 0;
+  std::vector<double> sum;
+  std::vector<float> top;
+  std::vector<Index> pairs;  // only with a dense mask
+
+  void begin(Index row, Index columns, bool countPairs) {
+    mapRow = row;
+    rows = 0;
+    sum.assign(at(columns), 0.0);
+    top.assign(at(columns), 0.0F);
+    if (countPairs) pairs.assign(at(columns), 0);
+  }
+  void add(const CellRow& other) {
+    rows += other.rows;
+    for (std::size_t c = 0; c < sum.size(); ++c) sum[c] += other.sum[c];
+    for (std::size_t c = 0; c < top.size(); ++c) top[c] = std::max(top[c], other.top[c]);
+    for (std::size_t c = 0; c < pairs.size(); ++c) pairs[c] += other.pairs[c];
+  }
+};
+
+/// The part of a column inside a key tile, or a run of columns of one key each.
+struct Segment {
+  Index column, offset, count;
+  bool eachKey;  ///< keys belong to columns column, column + 1, ...
+  [[nodiscard]] Index lastColumn() const noexcept { return eachKey ? column + count - 1 : column; }
+};
+
+struct Panel {
+  LazyReference reference;
+  AlignedFloats queries;  // [dim, lanes]
+  AlignedFloats sum;      // [C, lanes] partial sums relative to the reference
+  AlignedFloats top;      // [C, lanes] largest raw scores
+  std::span<const Index> rows;
+  Index firstRow = 0;
+};
+
+struct Work {
+  Work(const MapPass& pass, Index panelCount, Index columns) {
+    const Index lanes = pass.head.simd().lanes;
+    for (Index i = 0; i < panelCount; ++i) {
+      panels[at(i)].queries = AlignedFloats(pass.head.dim() * lanes);
+      panels[at(i)].sum = AlignedFloats(columns * lanes);
+      if (pass.max != nullptr) panels[at(i)].top = AlignedFloats(columns * lanes);
+    }
+    scores = AlignedFloats(kTileKeys * lanes);
+    row.resize(at(pass.head.dim()));
+  }
+  std::array<Panel, kMaxPanels> panels;
+  AlignedFloats scores;  // [kTileKeys, lanes]
+  std::vector<float> row;
+  std::vector<Segment> segments;
+};
+
+class Runner {
+ public:
+  explicit Runner(const MapPass& pass)
+      : m_pass(pass),
+        m_head(pass.head),
+        m_simd(pass.head.simd()),
+        m_lanes(m_simd.lanes),
+        m_columns(static_cast<Index>(pass.colEdges.size()) - 1),
+        m_panels(m_columns > kManyColumns ? 1 : kMaxPanels) {}
+
+  void run() {
+    const auto rowCount = static_cast<Index>(m_pass.rows.size());
+    const Index blockRows = m_panels * m_lanes;
+    const Index blocks = (rowCount + blockRows - 1) / blockRows;
+    // The cut into units depends on the shape alone, never on the threads: so do all sums.
+    const Index rowBytes = m_columns * static_cast<Index>(sizeof(double) + sizeof(float));
+    const Index units = std::max<Index>(1, std::min({blocks, kMaxUnits, kStagingBytes / (2 * rowBytes)}));
+    m_staged.resize(at(units * 2));
+    ScratchPool<Work> pool([this] { return std::make_unique<Work>(m_pass, m_panels, m_columns); });
+    std::atomic<Index> done{0};
+    m_pass.executor.parallelFor(units, 1, m_pass.control, [&](Index unit, Index) {
+      const auto lease = pool.take();
+      CellRow current;
+      for (Index block = unit * blocks / units; block < (unit + 1) * blocks / units; ++block) {
+        runBlock(*lease, block * blockRows, std::min(rowCount, (block + 1) * blockRows), unit, current);
+        m_pass.control.report(static_cast<double>(++done) / static_cast<double>(blocks));
+      }
+      if (current.mapRow >= 0) m_staged[at(unit * 2 + 1)] = std::move(current);
+    });
+    // Map rows that several units share are joined in the order of the rows.
+    CellRow pending;
+    for (CellRow& part : m_staged) {
+      if (part.mapRow < 0) continue;
+      if (part.mapRow == pending.mapRow) {
+        pending.add(part);
+        continue;
+      }
+      write(pending);
+      pending = std::move(part);
+    }
+    write(pending);
+  }
+
+ private:
+  [[nodiscard]] bool wantMap() const { return m_pass.mean != nullptr || m_pass.max != nullptr; }
+  [[nodiscard]] bool lseGiven() const { return !m_pass.givenLse.empty(); }
+  [[nodiscard]] bool wantSums() const { return !lseGiven() || m_pass.mean != nullptr; }
+
+  void runBlock(Work& work, Index first, Index last, Index unit, CellRow& current) {
+    const Index used = (last - first + m_lanes - 1) / m_lanes;
+    for (Index i = 0; i < used; ++i) {
+      Panel& panel = work.panels[at(i)];
+      panel.firstRow = first + i * m_lanes;
+      panel.rows = std::span(m_pass.rows).subspan(at(panel.firstRow), at(std::min(m_lanes, last - panel.firstRow)));
+      begin(panel, work.row.data());
+    }
+    const Index keyLast = m_pass.colEdges.back();
+    Index column = 0;
+    for (Index key = m_pass.colEdges.front(); key < keyLast; key += kTileKeys) {
+      m_pass.control.checkpoint();
+      const Index count = std::min(kTileKeys, keyLast - key);
+      column = cutSegments(key, count, column, work.segments);
+      for (Index i = 0; i < used; ++i) foldTile(work.panels[at(i)], work, key, count);
+    }
+    for (Index i = 0; i < used; ++i) finish(work.panels[at(i)], unit, current);
+  }
+
+  void begin(Panel& panel, float* row) const {
+    m_head.packPanel(panel.rows, panel.queries.get(), row);
+    panel.reference.reset(m_lanes);
+    if (lseGiven()) {
+      for (std::size_t lane = 0; lane < panel.rows.size(); ++lane) {
+        const float lse = m_pass.givenLse[at(panel.rows[lane])];
+        // A row that does not count gets sums of 0.
+        panel.reference.applied[lane] = std::isfinite(lse) ? static_cast<float>(static_cast<double>(lse) * kLog2E)
+                                                           : std::numeric_limits<float>::max();
+      }
+    }
+    std::fill(panel.sum.get(), panel.sum.get() + m_columns * m_lanes, 0.0F);
+    if (panel.top.get() != nullptr) {
+      std::fill(panel.top.get(), panel.top.get() + m_columns * m_lanes, kMinusInfinity);
+    }
+  }
+
+  /// Columns of the tile, starting the search at the column where the last tile ended.
+  Index cutSegments(Index key, Index count, Index column, std::vector<Segment>& segments) const {
+    segments.clear();
+    for (Index end = key; end < key + count;) {
+      while (m_pass.colEdges[at(column + 1)] <= end) ++column;
+      const Index next = std::min(m_pass.colEdges[at(column + 1)], key + count);
+      const bool single = m_pass.colEdges[at(column + 1)] - m_pass.colEdges[at(column)] == 1;
+      if (single && !segments.empty() && segments.back().eachKey && segments.back().lastColumn() + 1 == column) {
+        ++segments.back().count;
+      } else {
+        segments.push_back({column, end - key, next - end, single});
+      }
+      end = next;
+    }
+    return column;
+  }
+
+  void foldTile(Panel& panel, Work& work, Index key, Index count) const {
+    float* const scores = work.scores.get();
+    m_simd.scores(panel.queries.get(), m_head.key(key), m_head.keyStride(), count, m_head.dim(), scores);
+    m_head.applyDenseMask(panel.rows, key, {}, count, scores);
+    alignas(kAlignment) std::array<float, kMaxLanes> largest;
+    largest.fill(kMinusInfinity);
+    if (m_pass.max != nullptr) {
+      for (const Segment& s : work.segments) {
+        float* const top = panel.top.get() + s.column * m_lanes;
+        if (s.eachKey) {
+          // The scores of such columns are their maxima.
+          std::copy_n(scores + s.offset * m_lanes, s.count * m_lanes, top);
+          if (!lseGiven()) m_simd.tileMax(top, s.count, largest.data());
+          continue;
+        }
+        m_simd.tileMax(scores + s.offset * m_lanes, s.count, top);
+        for (Index lane = 0; lane < m_lanes; ++lane) largest[at(lane)] = std::max(largest[at(lane)], top[lane]);
+      }
+    } else if (!lseGiven()) {
+      m_simd.tileMax(scores, count, largest.data());
+    }
+    if (!lseGiven()) {
+      const Index columns = work.segments.back().lastColumn() + 1;
+      panel.reference.lift(largest.data(), m_head.factor(), m_lanes, [&](Index lane, float factor) {
+        for (Index c = 0; c < columns; ++c) panel.sum.get()[c * m_lanes + lane] *= factor;
+      });
+    }
+    if (!wantSums()) return;
+    for (const Segment& s : work.segments) {
+      (s.eachKey ? m_simd.tileExpEach : m_simd.tileExpSum)(scores + s.offset * m_lanes, s.count, m_head.factor(),
+                                                           panel.reference.applied,
+                                                           panel.sum.get() + s.column * m_lanes);
+    }
+  }
+
+  /// What turns a lane's partial sums and maxima into probabilities.
+  struct Lanes {
+    alignas(kAlignment) std::array<float, kMaxLanes> sumNorm{};    // 2^(reference - lse); 0: the row does not count
+    alignas(kAlignment) std::array<float, kMaxLanes> reference{};  // log2 lse
+    alignas(kAlignment) std::array<float, kMaxLanes> topNorm{};    // what rounding took from it
+    std::array<bool, kMaxLanes> counts{};
+  };
+
+  void finish(Panel& panel, Index unit, CellRow& current) {
+    Lanes lanes;
+    for (std::size_t lane = 0; lane < panel.rows.size(); ++lane) {
+      const Index row = panel.rows[lane];
+      double lse2 = 0;
+      if (lseGiven()) {
+        const float lse = m_pass.givenLse[at(row)];
+        lanes.counts[lane] = std::isfinite(lse);  // -inf: no valid key, NaN: padding
+        if (!lanes.counts[lane]) continue;
+        lse2 = static_cast<double>(lse) * kLog2E;
+        lanes.sumNorm[lane] = static_cast<float>(std::exp2(static_cast<double>(panel.reference.applied[lane]) - lse2));
+      } else {
+        lanes.counts[lane] = true;
+        if (panel.reference.value[lane] == kMinusInfinity) {
+          m_pass.lse[row] = kMinusInfinity;
+          continue;
+        }
+        double total = 0;
+        for (Index c = 0; c < m_columns; ++c) {
+          total += static_cast<double>(panel.sum.get()[at(c * m_lanes) + lane]);
+        }
+        lse2 = static_cast<double>(panel.reference.applied[lane]) + std::log2(total);
+        lanes.sumNorm[lane] = static_cast<float>(1.0 / total);
+        m_pass.lse[row] = static_cast<float>(lse2 * kLn2);
+      }
+      lanes.reference[lane] = static_cast<float>(lse2);
+      lanes.topNorm[lane] = static_cast<float>(std::exp2(static_cast<double>(lanes.reference[lane]) - lse2));
+    }
+    if (!wantMap()) return;
+    if (m_pass.max != nullptr) {
+      // All maxima become probabilities in one go. The sums of the kernel are of no use here.
+      alignas(kAlignment) std::array<float, kMaxLanes> unused{};
+      m_simd.tileExp(panel.top.get(), m_columns, m_head.factor(), lanes.reference.data(), unused.data());
+    }
+    const auto laneCount = static_cast<Index>(panel.rows.size());
+    if (!m_head.masked() && everyRowAlone(panel.firstRow, laneCount)) {
+      writeRows(panel, lanes);
+      return;
+    }
+    for (Index lane = 0; lane < laneCount;) {
+      const Index mapRow = m_pass.mapRow[at(panel.firstRow + lane)];
+      Index end = lane + 1;
+      while (end < laneCount && m_pass.mapRow[at(panel.firstRow + end)] == mapRow) ++end;
+      if (mapRow != current.mapRow) {
+        close(current, unit);
+        current.begin(mapRow, m_columns, m_head.masked());
+      }
+      addLanes(panel, lane, end, lanes, current);
+      lane = end;
+    }
+  }
+
+  /// Whether each of these rows is a map row by itself (a map of single tokens).
+  [[nodiscard]] bool everyRowAlone(Index first, Index count) const {
+    const auto all = static_cast<Index>(m_pass.mapRow.size());
+    for (Index i = std::max<Index>(first, 1); i < std::min(all, first + count + 1); ++i) {
+      if (m_pass.mapRow[at(i)] == m_pass.mapRow[at(i - 1)]) return false;
+    }
+    return true;
+  }
+
+  /// Cells of such rows need no summing: transposed in small squares straight into the map.
+  void writeRows(const Panel& panel, const Lanes& lanes) const {
+    constexpr Index kSquare = 16;
+    for (Index c0 = 0; c0 < m_columns; c0 += kSquare) {
+      const Index c1 = std::min(m_columns, c0 + kSquare);
+      for (std::size_t lane = 0; lane < panel.rows.size(); ++lane) {
+        if (!lanes.counts[lane]) continue;
+        const Index row = m_pass.mapRow[at(panel.firstRow) + lane] * m_columns;
+        for (Index c = c0; c < c1; ++c) {
+          const Index width = m_pass.colEdges[at(c + 1)] - m_pass.colEdges[at(c)];
+          if (width == 0) continue;
+          const Index from = c * m_lanes + static_cast<Index>(lane);
+          if (m_pass.mean != nullptr) {
+            m_pass.mean[row + c] = panel.sum.get()[from] * lanes.sumNorm[lane] / static_cast<float>(width);
+          }
+          if (m_pass.max != nullptr) m_pass.max[row + c] = panel.top.get()[from] * lanes.topNorm[lane];
+        }
+      }
+    }
+  }
+
+  void addLanes(const Panel& panel, Index first, Index last, const Lanes& lanes, CellRow& cells) const {
+    for (Index lane = first; lane < last; ++lane) {
+      if (!lanes.counts[at(lane)]) continue;
+      ++cells.rows;
+      if (!m_head.masked()) continue;
+      for (Index c = 0; c < m_columns; ++c) {
+        cells.pairs[at(c)] +=
+            m_head.validPairs(panel.rows[at(lane)], m_pass.colEdges[at(c)], m_pass.colEdges[at(c + 1)]);
+      }
+    }
+    // A lane that does not count has a norm of 0 (and finite sums).
+    if (m_pass.mean != nullptr) {
+      for (Index c = 0; c < m_columns; ++c) {
+        const float* const sum = panel.sum.get() + c * m_lanes;
+        float total = 0;
+        for (Index lane = first; lane < last; ++lane) total += sum[lane] * lanes.sumNorm[at(lane)];
+        cells.sum[at(c)] += static_cast<double>(total);
+      }
+    }
+    if (m_pass.max != nullptr) {
+      for (Index c = 0; c < m_columns; ++c) {
+        const float* const top = panel.top.get() + c * m_lanes;
+        float best = cells.top[at(c)];
+        for (Index lane = first; lane < last; ++lane) best = std::max(best, top[lane] * lanes.topNorm[at(lane)]);
+        cells.top[at(c)] = best;
+      }
+    }
+  }
+
+  /// A unit's first map row may have begun in the unit before: it waits. Later ones are complete when the next begins.
+  void close(CellRow& current, Index unit) {
+    if (current.mapRow < 0) return;
+    CellRow& first = m_staged[at(unit * 2)];
+    if (first.mapRow < 0) {
+      first = std::move(current);
+      current = {};
+    } else {
+      write(current);
+    }
+  }
+
+  void write(const CellRow& cells) const {
+    if (cells.mapRow < 0) return;
+    for (Index c = 0; c < m_columns; ++c) {
+      const Index width = m_pass.colEdges[at(c + 1)] - m_pass.colEdges[at(c)];
+      const Index pairs = m_head.masked() ? cells.pairs[at(c)] : cells.rows * width;
+      if (pairs == 0) continue;
+      const Index cell = cells.mapRow * m_columns + c;
+      if (m_pass.mean != nullptr) m_pass.mean[cell] = static_cast<float>(cells.sum[at(c)] / static_cast<double>(pairs));
+      if (m_pass.max != nullptr) m_pass.max[cell] = cells.top[at(c)];
+    }
+  }
+
+  const MapPass& m_pass;
+  const CpuHead& m_head;
+  const SimdKernels& m_simd;
+  const Index m_lanes;
+  const Index m_columns;
+  const Index m_panels;
+  std::vector<CellRow> m_staged;
+};
+
+}  // namespace
+
+void MapPass::run() const {
+  if (!rows.empty()) Runner(*this).run();
+}
+
+}  // namespace sparsight::cpu
