@@ -123,7 +123,7 @@ class ProfilingTest : public testing::Test {
   template <class F>
   static std::string errorOf(const F& f, ErrorCode code) {
     try {
-      f();
+      static_cast<void>(f());
     } catch (const Error& e) {
       EXPECT_EQ(errorCodeName(e.code()), errorCodeName(code)) << e.what();
       return e.what();
@@ -212,7 +212,7 @@ TEST_F(Profiling, ASelectionLeavesTheRestAsHoles) {
 TEST_F(Profiling, ReportsHeadsUpToTheEnd) {
   std::vector<double> fractions;
   const Control control{{}, [&](double fraction) { fractions.push_back(fraction); }};
-  profileTraces(requestOf({trace(0)}), m_backend, control);
+  static_cast<void>(profileTraces(requestOf({trace(0)}), m_backend, control));
   ASSERT_GE(fractions.size(), 12U);
   EXPECT_TRUE(std::is_sorted(fractions.begin(), fractions.end()));
   EXPECT_EQ(fractions.back(), 1.0);
@@ -231,12 +231,12 @@ TEST_F(Profiling, RefusesTracesThatDoNotBelongTogether) {
                   },
                   ErrorCode::InvalidArgument),
               HasSubstr("same trace"));
-  EXPECT_THAT(errorOf([&] { profileTraces(requestOf({}), m_backend, {}); }, ErrorCode::InvalidArgument),
+  EXPECT_THAT(errorOf([&] { return profileTraces(requestOf({}), m_backend, {}); }, ErrorCode::InvalidArgument),
               HasSubstr("at least one"));
   ProfilingRequest mass = requestOf({trace(0)});
   mass.mass = 1.5;
-  errorOf([&] { profileTraces(mass, m_backend, {}); }, ErrorCode::InvalidArgument);
-  errorOf([&] { profileTraces(requestOf({m_folder / "missing.h5"}), m_backend, {}); }, ErrorCode::Io);
+  errorOf([&] { return profileTraces(mass, m_backend, {}); }, ErrorCode::InvalidArgument);
+  errorOf([&] { return profileTraces(requestOf({m_folder / "missing.h5"}), m_backend, {}); }, ErrorCode::Io);
   EXPECT_EQ(m_backend.prepared, 0) << "told before any work";
 }
 
@@ -250,7 +250,7 @@ TEST_F(Profiling, ContinuesWhereItWasStopped) {
                           if (fraction > 0.6) stop.request_stop();
                         }};
   m_backend.prepared = 0;
-  EXPECT_THROW(profileTraces(request, m_backend, control), Cancelled);
+  EXPECT_THROW(static_cast<void>(profileTraces(request, m_backend, control)), Cancelled);
   const int first = m_backend.prepared;
   EXPECT_GT(first, 12);
   EXPECT_LT(first, 24);
@@ -265,7 +265,7 @@ TEST_F(Profiling, ContinuesWhereItWasStopped) {
   EXPECT_TRUE(profileTraces(request, m_backend, {}) == whole);
   EXPECT_EQ(m_backend.prepared, 0);
   request.mass = 0.8;
-  profileTraces(request, m_backend, {});
+  static_cast<void>(profileTraces(request, m_backend, {}));
   EXPECT_EQ(m_backend.prepared, 24) << "another mass is another number";
 }
 
@@ -275,7 +275,8 @@ TEST_F(Profiling, ADamagedStateIsNamed) {
   for (const char* text : {"", "{", "{\"format\":\"other\"}", "[1]",
                            R"({"format":"sparsight-profiling","format_version":[1,0],"measured":{"k":[[1]]}})"}) {
     std::ofstream(request.resumeFile, std::ios::trunc) << text;
-    EXPECT_THAT(errorOf([&] { profileTraces(request, m_backend, {}); }, ErrorCode::Format), HasSubstr("state.json"))
+    EXPECT_THAT(errorOf([&] { return profileTraces(request, m_backend, {}); }, ErrorCode::Format),
+                HasSubstr("state.json"))
         << text;
   }
 }
