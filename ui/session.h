@@ -5,20 +5,26 @@
 #include <QString>
 #include <QStringList>
 #include <QTimer>
+#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "sparsight/core/job.h"
 #include "sparsight/core/run.h"
+#include "sparsight/core/synth.h"
 #include "sparsight/core/trace.h"
 #include "ui/profile_document.h"
 #include "ui/view.h"
 
 namespace sparsight {
 
+class JobBridge;
+
 /// What every view looks at.
 struct Selection {
-  int step = -1;              ///< 0-based index; -1: none
+  int step = -1;  ///< 0-based index; -1: none
   std::string branch;
   int layer = -1, head = -1;
   friend bool operator==(const Selection&, const Selection&) = default;
@@ -32,23 +38,37 @@ struct PickedPair {
 /// A method result of one head, as the views show it.
 using HeadResult = std::shared_ptr<const HeadReport>;
 
-/// Results of method runs by (method, head); the newest wins.
+/// Results of method runs by (method, head); the newest wins. Plans are large (row intervals, labels, scores): beyond
+/// planLimitBytes the oldest lose their arrays and keep their numbers, hasPlan() tells.
 class RunStore {
  public:
   void put(HeadResult result, const QString& methodId);
   void clear();
   [[nodiscard]] HeadResult find(const QString& methodId, const HeadId& id) const;
-  [[nodiscard]] QStringList methods() const;   ///< with at least one result, newest first
+  [[nodiscard]] bool hasPlan(const QString& methodId, const HeadId& id) const;
+  [[nodiscard]] QStringList methods() const;  ///< with at least one result, newest first
+  [[nodiscard]] Index planBytes() const noexcept { return m_planBytes; }
+  void setPlanLimit(Index bytes) { m_planLimit = bytes; }
 
  private:
-  std::map<QString, std::map<HeadId, HeadResult>> m_results;
+  struct Entry {
+    HeadResult result;
+    Index planBytes = 0;  ///< 0: stripped
+    std::uint64_t order = 0;
+  };
+  void strip();
+  std::map<QString, std::map<HeadId, Entry>> m_results;
+  std::map<std::uint64_t, std::pair<QString, HeadId>> m_age;
   QStringList m_order;
+  std::uint64_t m_next = 0;
+  Index m_planBytes = 0, m_planLimit = Index{512} << 20;
 };
 
 /// The facade between views and core: shared selection, the open trace, the profile, jobs, results. GUI thread only.
 class Session : public QObject {
   Q_OBJECT
  public:
+  /// options.threads == 0: all cores but one, at least 1. onStatus is taken over.
   explicit Session(JobQueueOptions options = {}, QObject* parent = nullptr);
   ~Session() override;
 
@@ -60,44 +80,70 @@ class Session : public QObject {
   [[nodiscard]] const PickedPair& pair() const noexcept { return m_pair; }
   /// The selected head if it is captured.
   [[nodiscard]] std::optional<HeadId> selectedHead() const;
+  /// The head at a place, if it is captured.
+  [[nodiscard]] std::optional<HeadId> headAt(int step, const std::string& branch, int layer, int head) const;
   /// Method whose results overlay the map and colour the heads; empty: none.
   [[nodiscard]] const QString& overlayMethod() const noexcept { return m_overlayMethod; }
-  [[nodiscard]] HeadResult selectedResult() const;   ///< of overlayMethod for the selected head
+  /// Of overlayMethod for the selected head, with its plan; nullptr when there is none or the plan was dropped.
+  [[nodiscard]] HeadResult selectedResult() const;
+  /// What the last finished run of a method resolved to (heads are empty); nullptr: none.
+  [[nodiscard]] std::shared_ptr<const RunReport> lastReport(const QString& methodId) const;
+  /// Values a selection may take: what the trace captured and what the open profile covers; ascending.
+  [[nodiscard]] std::vector<int> selectableSteps() const;
+  [[nodiscard]] std::vector<int> selectableLayers() const;
+  [[nodiscard]] std::vector<int> selectableHeads() const;
 
-  void setSelection(Selection selection);            ///< clamped to what the trace has
+  void setSelection(Selection selection);  ///< each part moves to the nearest value that there is
+  /// Moves by so many existing values on each axis, stopping at the ends.
+  void moveSelection(int steps, int layers, int heads);
   void setPair(PickedPair pair);
   void setOverlayMethod(const QString& methodId);
   void addResult(HeadResult result, const QString& methodId);
 
   /// Opens a trace or profile by content, on the Io lane. Errors arrive by errorOccurred; what was open stays.
   void openFile(const QString& path);
-  void openDemo();                                   ///< generates it on first use, with progress
+  void openDemo();  ///< generates it on first use, with progress
+  /// Writes a synthetic trace on the Compute lane, then opens it.
+  void generateTrace(const SynthSpec& spec, const QString& path);
   void closeTrace();
   void notifySettingsChanged(ChangeFlags what = Change::Settings) { queueChange(what); }
+  /// For traces opened from now on.
+  void setTraceOptions(const TraceOptions& options) { m_traceOptions = options; }
+  [[nodiscard]] bool isOpening() const noexcept { return m_opening; }
+  void cancelOpening();
+  /// Asked before an opened profile replaces one with unsaved edits; false keeps the old one. Empty: replaced.
+  std::function<bool(const QString& path)> confirmReplaceProfile;
 
   /// Runs a method (job, user-visible); results arrive one by one through addResult.
   void runMethod(RunRequest request, const QString& what);
 
- signals:
-  void changed(sparsight::ChangeFlags changes);      ///< merged, once per event loop turn
+ Q_SIGNALS:
+  void changed(sparsight::ChangeFlags changes);  ///< merged, once per event loop turn
   void errorOccurred(const QString& title, const QString& message);
-  void opening(const QString& path);                 ///< "" when finished
-  void fileOpened(const QString& path);              ///< for recent files
+  void opening(const QString& path);     ///< "" when finished
+  void fileOpened(const QString& path);  ///< for recent files
   void jobsChanged();
 
  private:
+  struct Opened;
   void queueChange(ChangeFlags what);
   void setTrace(std::shared_ptr<const Trace> trace);
+  void submitOpen(JobSpec spec, const QString& path, std::function<Opened(JobContext&)> work);
+  void finishOpen(const QString& path, Outcome<Opened> outcome);
+  std::unique_ptr<JobBridge> m_bridge;
   std::unique_ptr<JobQueue> m_jobs;
   std::unique_ptr<ProfileDocument> m_profile;
   std::shared_ptr<const Trace> m_trace;
   RunStore m_runs;
+  std::map<QString, std::shared_ptr<const RunReport>> m_reports;
   Selection m_selection;
   PickedPair m_pair;
   QString m_overlayMethod;
+  TraceOptions m_traceOptions;
   ChangeFlags m_pending;
   QTimer m_flush;
   JobHandle m_openJob;
+  bool m_opening = false;
   std::vector<JobHandle> m_runJobs;
 };
 

@@ -24,22 +24,38 @@ struct Theme {
   static void apply(bool dark);
 
   [[nodiscard]] QColor classColor(HeadClass c) const;
-  static constexpr int kUnit = 4, kPad = 8, kGroupGap = 12, kEdge = 16, kControl = 28, kControlCompact = 24, kRadius = 6;
+  static constexpr int kUnit = 4, kPad = 8, kGroupGap = 12, kEdge = 16, kControl = 28, kControlCompact = 24,
+                       kRadius = 6;
 };
 
 namespace fonts {
-[[nodiscard]] QFont base();          ///< 13 px
-[[nodiscard]] QFont secondary();     ///< 11 px
-[[nodiscard]] QFont title();         ///< 13 px semibold
-[[nodiscard]] QFont dockTitle();     ///< 11 px, spaced
-[[nodiscard]] QFont tabular();       ///< 13 px, equal-width figures
+[[nodiscard]] QFont base();       ///< 13 px
+[[nodiscard]] QFont secondary();  ///< 11 px
+[[nodiscard]] QFont title();      ///< 13 px semibold
+[[nodiscard]] QFont dockTitle();  ///< 11 px, spaced
+[[nodiscard]] QFont tabular();    ///< 13 px, equal-width figures
+/// Factor on every size above (0.8 to 2): the interface scale of the View menu. Takes effect with the next
+/// Theme::apply.
+void setScale(double factor);
+[[nodiscard]] double scale();
 }  // namespace fonts
 
 /// Draws the class glyph (square, diamond, hexagon, bar, ring; outline only for None) centred in `box`.
 void paintClassGlyph(QPainter& painter, const QRectF& box, HeadClass c, const Theme& theme);
+/// The hatch that means "no data": holes, heads that were not captured.
+void paintNoData(QPainter& painter, const QRectF& box, const Theme& theme);
+/// Relative luminance contrast of two opaque colours as WCAG 2 defines it, 1..21.
+[[nodiscard]] double contrastRatio(const QColor& a, const QColor& b);
+
 /// 3 significant digits, scientific under 1e-3; "26.5 %" for fractions; thin-space thousands.
 [[nodiscard]] QString formatNumber(double value);
 [[nodiscard]] QString formatPercent(double fraction);
 [[nodiscard]] QString formatCount(qint64 value);
+/// "1.4 GB", "18 kB" (powers of 1000).
+[[nodiscard]] QString formatBytes(qint64 bytes);
+/// "0.4 s", "12 s", "3:05 min", "1:02 h".
+[[nodiscard]] QString formatDuration(double seconds);
+/// 1 -> "1st", 22 -> "22nd".
+[[nodiscard]] QString ordinal(int n);
 
 }  // namespace sparsight

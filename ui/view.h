@@ -5,6 +5,7 @@
 #include <QIcon>
 #include <QJsonObject>
 #include <QString>
+#include <QStringList>
 #include <QWidget>
 #include <cstdint>
 #include <span>
@@ -15,13 +16,13 @@ class Session;
 
 /// What changed since the last call; merged and delivered once per turn of the event loop.
 enum class Change : std::uint32_t {
-  Trace = 1,       ///< another trace, or none
-  Selection = 2,   ///< step, branch, layer, head
-  Pair = 4,        ///< picked query / key pair
-  Profile = 8,     ///< values, locks, role, another profile
-  Runs = 16,       ///< method results
-  Settings = 32,   ///< colour map, renderer, cache
-  Theme = 64,      ///< light / dark, scale
+  Trace = 1,      ///< another trace, or none
+  Selection = 2,  ///< step, branch, layer, head
+  Pair = 4,       ///< picked query / key pair
+  Profile = 8,    ///< values, locks, role, another profile
+  Runs = 16,      ///< method results
+  Settings = 32,  ///< colour map, renderer, cache
+  Theme = 64,     ///< light / dark, scale
 };
 Q_DECLARE_FLAGS(ChangeFlags, Change)
 Q_DECLARE_OPERATORS_FOR_FLAGS(ChangeFlags)
@@ -42,6 +43,9 @@ class View : public QWidget {
   virtual void restoreState(const QJsonObject&) {}
   /// Two or three most useful keys, for the status bar.
   [[nodiscard]] virtual QString hint() const { return {}; }
+  /// Short state for the status bar ("tiles 212 / 512 MB", "exact"), parts left to right; asked a few times a second
+  /// while the view is visible.
+  [[nodiscard]] virtual QStringList statusParts() const { return {}; }
 
  protected:
   [[nodiscard]] Session& session() const noexcept { return m_session; }
@@ -54,12 +58,12 @@ enum class DockArea : std::uint8_t { Centre, Left, Right, Bottom };
 
 /// One per file in ui/views, which ends with `const ViewInfo& <file>_info()`; CMake collects them.
 struct ViewInfo {
-  const char* id;          ///< stable: "map", "heads", "heatmap", "method", "budget", "jobs"
-  const char* title;       ///< translatable source text
+  const char* id;     ///< stable: "map", "heads", "heatmap", "method", "budget", "jobs"
+  const char* title;  ///< translatable source text
   DockArea area;
-  int order;               ///< within its area
-  const char* icon;        ///< resource name in resources/icons, without path and ".svg"
-  const char* helpPage;    ///< in resources/docs, e.g. "views.md#attention-map"
+  int order;             ///< within its area
+  const char* icon;      ///< resource name in resources/icons, without path and ".svg"
+  const char* helpPage;  ///< in resources/docs, e.g. "views.md#attention-map"
   View* (*create)(Session& session, QWidget* parent);
 };
 [[nodiscard]] std::span<const ViewInfo* const> allViews();

@@ -21,16 +21,16 @@ namespace sparsight {
 template <class T>
 using Outcome = std::variant<T, Error, Cancelled>;
 
-/// Io: one thread, files. Compute: one coordinator, parallel inside. Tiles: interactive work. Each lane is one thread and
-/// owns its own Backend.
+/// Io: one thread, files. Compute: one coordinator, parallel inside. Tiles: interactive work. Each lane is one thread
+/// and owns its own Backend.
 enum class Lane : std::uint8_t { Io, Compute, Tiles };
 
 struct JobSpec {
-  std::string name;            ///< for people: "Run SVG on layer 12"
+  std::string name;  ///< for people: "Run SVG on layer 12"
   Lane lane = Lane::Compute;
-  std::string supersedeTag;    ///< a newer job with the same tag drops queued ones and stops the running one
-  int priority = 0;            ///< higher first; equal: first come
-  bool userVisible = false;    ///< listed in the jobs view
+  std::string supersedeTag;  ///< a newer job with the same tag drops queued ones and stops the running one
+  int priority = 0;          ///< higher first; equal: first come
+  bool userVisible = false;  ///< listed in the jobs view
 };
 
 /// Runs a closure on the owner's thread: queued invoke in the GUI, inline in the CLI, a manual pump in tests.
@@ -40,11 +40,11 @@ using Dispatcher = std::function<void(std::function<void()>)>;
 class JobContext {
  public:
   [[nodiscard]] std::stop_token stop() const noexcept { return m_stop; }
-  void checkpoint() const;                                     ///< throws Cancelled on stop
-  void report(double fraction, std::string_view stage = {});   ///< throttled to 30 Hz
-  [[nodiscard]] Control control();                             ///< stop and progress for kernels
+  void checkpoint() const;                                    ///< throws Cancelled on stop
+  void report(double fraction, std::string_view stage = {});  ///< throttled to 30 Hz
+  [[nodiscard]] Control control();                            ///< stop and progress for kernels
   [[nodiscard]] Executor& executor() noexcept { return *m_executor; }
-  [[nodiscard]] Backend& backend();                            ///< the lane's own backend, created on first use
+  [[nodiscard]] Backend& backend();  ///< the lane's own backend, created on first use
 
  private:
   friend class JobQueue;
@@ -63,8 +63,9 @@ struct JobStatus {
   double fraction = 0;
   std::string stage;
   double elapsedSeconds = 0;
-  double etaSeconds = -1;      ///< -1: unknown yet (before 5 % or 3 s)
+  double etaSeconds = -1;  ///< -1: unknown yet (before 5 % or 3 s)
   std::string error;
+  std::string note;  ///< e.g. "ran again on the CPU: ..." after the device failed; empty: nothing to say
 };
 
 /// Cancels on destruction unless released. Movable.
@@ -72,7 +73,8 @@ class JobHandle {
  public:
   JobHandle() = default;
   JobHandle(std::uint64_t id, std::function<void()> cancel) : m_id(id), m_cancel(std::move(cancel)) {}
-  JobHandle(JobHandle&& other) noexcept : m_id(std::exchange(other.m_id, 0)), m_cancel(std::exchange(other.m_cancel, nullptr)) {}
+  JobHandle(JobHandle&& other) noexcept
+      : m_id(std::exchange(other.m_id, 0)), m_cancel(std::exchange(other.m_cancel, nullptr)) {}
   JobHandle& operator=(JobHandle&& other) noexcept {
     if (this != &other) {
       cancel();
@@ -94,8 +96,10 @@ class JobHandle {
 };
 
 struct JobQueueOptions {
-  int threads = 0;                        ///< of the shared executor; 0 = all cores
+  int threads = 0;  ///< of the shared executor; 0 = all cores
   std::string backendId = "auto";
+  /// Makes a lane's backend; empty: sparsight::createBackend. For tests.
+  std::function<std::unique_ptr<Backend>(std::string_view id, Executor& executor)> makeBackend;
   std::function<void(std::vector<JobStatus>)> onStatus;  ///< through the dispatcher, at most 30 Hz
 };
 
@@ -107,7 +111,10 @@ class JobQueue {
   JobQueue& operator=(const JobQueue&) = delete;
 
   /// `work` runs on the lane's thread; `done` on the owner's thread exactly once, unless the queue dies first. A
-  /// superseded or cancelled job gets Cancelled. T must be movable; large results travel as shared_ptr<const T>.
+  /// superseded or cancelled job gets Cancelled, even when its result was ready but not delivered yet: a stale result
+  /// never arrives. `done` must not throw. T must be movable; large results travel as shared_ptr<const T>. A device
+  /// error that breaks a job retires that lane's device backend: the job runs once more on the CPU, from the start, and
+  /// so do the lane's later jobs.
   template <class T>
   [[nodiscard]] JobHandle submit(JobSpec spec, std::function<T(JobContext&)> work,
                                  std::function<void(Outcome<T>)> done) {
@@ -128,10 +135,12 @@ class JobQueue {
   void cancel(std::uint64_t id);
   void cancelTag(const std::string& tag);
   void clearFinished();
-  [[nodiscard]] std::vector<JobStatus> status() const;    ///< user-visible jobs, newest first
-  [[nodiscard]] bool idle() const;                        ///< no job queued or running in any lane
+  [[nodiscard]] std::vector<JobStatus> status() const;  ///< user-visible jobs, newest first
+  [[nodiscard]] bool idle() const;                      ///< no job queued or running in any lane
   [[nodiscard]] Executor& executor() noexcept;
-  /// What the Compute lane's backend is, or would be.
+  /// What the Compute lane's backend is, or would be. The first call before any job used that backend probes the
+  /// devices on the calling thread (a GUI asks in a Compute job: `context.backend().info()`). Never throws: an asked
+  /// backend that cannot run has deviceName "unavailable" and the reason in `detail`.
   [[nodiscard]] BackendInfo backendInfo();
 
  private:

@@ -20,16 +20,16 @@ namespace sparsight {
 enum class ParamType : std::uint8_t { Int, Real, Bool, Choice, Text, IntList };
 /// One parameter: the GUI form, CLI flags, JSON keys and docs are made from it.
 struct ParamSpec {
-  std::string name;                      ///< stable key, e.g. "num_sampled_rows"
-  std::vector<std::string> aliases;      ///< e.g. "kept"
+  std::string name;                  ///< stable key, e.g. "num_sampled_rows"
+  std::vector<std::string> aliases;  ///< e.g. "kept"
   ParamType type = ParamType::Real;
-  std::string defaultValue;              ///< as text, the form the CLI takes
-  std::string unit;                      ///< "", "rows", "fraction", ...
-  double minimum = 0, maximum = 0;       ///< numeric types; inclusive
+  std::string defaultValue;         ///< as text, the form the CLI takes
+  std::string unit;                 ///< "", "rows", "fraction", ...
+  double minimum = 0, maximum = 0;  ///< numeric types; inclusive
   std::vector<std::string> choices;
-  std::string meaning;                   ///< one or two sentences, with the published meaning
-  std::string source;                    ///< paper equation or reference file
-  bool perHead = false;                  ///< a list "a,b,..." gives one value per selected head
+  std::string meaning;   ///< one or two sentences, with the published meaning
+  std::string source;    ///< paper equation or reference file
+  bool perHead = false;  ///< a list "a,b,..." gives one value per selected head
 };
 
 /// Parameter values as text by canonical name. parse checks types, ranges, choices and names.
@@ -39,8 +39,8 @@ class ParamSet {
   /// assignments "k=v". Throws Error{InvalidArgument} naming parameter, range and value.
   static ParamSet parse(std::span<const ParamSpec> specs, const std::vector<std::string>& assignments);
   void set(std::string_view name, std::string value) { m_values[std::string(name)] = std::move(value); }
-  [[nodiscard]] bool has(std::string_view name) const;               ///< given explicitly
-  [[nodiscard]] std::string text(std::string_view name) const;       ///< given or default
+  [[nodiscard]] bool has(std::string_view name) const;          ///< given explicitly
+  [[nodiscard]] std::string text(std::string_view name) const;  ///< given or default
   [[nodiscard]] double real(std::string_view name, std::size_t headIndex = 0) const;
   [[nodiscard]] Index integer(std::string_view name, std::size_t headIndex = 0) const;
   [[nodiscard]] bool flag(std::string_view name) const;
@@ -53,10 +53,26 @@ class ParamSet {
   std::map<std::string, std::string, std::less<>> m_values, m_defaults;
 };
 
+/// Whose mask and warm-up rules hold (svg/models/{wan,hyvideo,cog}): they differ in rounding, sinks and text.
+enum class ModelRule : std::uint8_t { Wan, Hunyuan, CogVideoX };
+[[nodiscard]] std::string_view modelRuleName(ModelRule rule) noexcept;  ///< "wan", "hunyuan", "cogvideox"
+/// `asked` = wan | hunyuan | cogvideox | auto. auto goes by family (wan*, cosmos*, ltx* -> wan; hunyuan* -> hunyuan;
+/// cogvideox*, easyanimate* -> cogvideox), else by the text: none -> wan, last -> hunyuan, first -> cogvideox.
+[[nodiscard]] ModelRule resolveModelRule(std::string_view asked, std::string_view family, const TokenLayout& layout);
+
+/// Cosmos has Wan's masks, but its own script values and timestep unit.
+[[nodiscard]] bool isCosmosFamily(std::string_view family);
+
+/// Parameters every method has: variant, model_rule, first_times_fp, first_layers_fp. Put in front of a method's own.
+[[nodiscard]] std::vector<ParamSpec> withCommonParams(std::vector<ParamSpec> own);
+
+/// The input of a head as computed on: with includePadding the validity flags are dropped (a dense mask stays).
+[[nodiscard]] AttentionIn effectiveInput(const HeadData& head, bool includePadding);
+
 /// Random draws given from outside (--draws): reproducible against other implementations.
 struct Draws {
-  std::vector<Index> sampledRows;                       ///< [n]
-  std::vector<std::vector<Index>> initQ, initK;         ///< [H][K]
+  std::vector<Index> sampledRows;                ///< [n]
+  std::vector<std::vector<Index>> initQ, initK;  ///< [H][K]
 };
 
 /// One head to plan, with its place in the run.
@@ -65,10 +81,10 @@ struct MethodInput {
   const PreparedHead& prepared;
   const ParamSet& params;
   std::uint64_t seed = 0;
-  std::size_t headIndex = 0;          ///< position within the selected heads (per-head parameters, draws)
-  int stepOrdinal = 0;                ///< position of this step within the captured steps of the run
-  int numSteps = 0, numLayers = 0;    ///< of the model's schedule (0 = unknown)
-  std::vector<double> timesteps;      ///< full schedule; may be empty
+  std::size_t headIndex = 0;        ///< position within the selected heads (per-head parameters, draws)
+  int stepOrdinal = 0;              ///< position of this step within the captured steps of the run
+  int numSteps = 0, numLayers = 0;  ///< of the model's schedule (0 = unknown)
+  std::vector<double> timesteps;    ///< full schedule; may be empty
   const Draws* draws = nullptr;
   bool includePadding = false;
 };
@@ -81,8 +97,8 @@ class MethodState {
 
 /// Which steps and layers warm-up makes dense, resolved to numbers.
 struct WarmupGate {
-  int denseSteps = 0, denseLayers = 0;   ///< steps [0, denseSteps) and layers [0, denseLayers) are dense
-  std::string text;                      ///< "steps 0-9 of 50 dense, layer 0 of 40 dense"
+  int denseSteps = 0, denseLayers = 0;  ///< steps [0, denseSteps) and layers [0, denseLayers) are dense
+  std::string text;                     ///< "steps 0-9 of 50 dense, layer 0 of 40 dense"
   [[nodiscard]] bool dense(int step, int layer) const noexcept { return step < denseSteps || layer < denseLayers; }
 };
 
@@ -94,9 +110,14 @@ class Method {
   [[nodiscard]] virtual std::string_view title() const noexcept = 0;    ///< for people: "SVG"
   [[nodiscard]] virtual std::string_view summary() const noexcept = 0;  ///< one line
   [[nodiscard]] virtual std::span<const ParamSpec> params() const noexcept = 0;
-  /// Defaults for this trace (family), by name; merged under the user's values.
+  /// Defaults for this trace (family), by name; merged under the user's values. The base class gives the warm-up
+  /// fractions of the launch scripts; overrides start from its result.
   [[nodiscard]] virtual std::map<std::string, std::string, std::less<>> defaultsFor(const TraceInfo& trace,
-                                                                                  const ParamSet& given) const;
+                                                                                    const ParamSet& given) const;
+  /// Dense warm-up resolved to step and layer numbers. reference: steps [0, floor(fraction * steps)) and those whose
+  /// timestep still lies above the threshold made from it, layers [0, floor(fraction * layers)); CogVideoX: the raw
+  /// timestep rule t > 1000 (1 - fraction) and layer < layers * fraction; sparsevideo: at least one layer when the
+  /// fraction is above 0. Source: *_inference.py of Sparse-VideoGen, _warmup of SparseVideo.
   [[nodiscard]] virtual WarmupGate warmup(const TraceInfo& trace, const ParamSet& params) const;
   [[nodiscard]] virtual std::unique_ptr<MethodState> newState() const { return nullptr; }
   /// Throws Error{Unsupported} with the reason for a head it cannot handle.

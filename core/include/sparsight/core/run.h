@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <filesystem>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -26,16 +28,16 @@ struct HeadSelection {
   std::string kind = "self";             ///< "self" also matches "joint" when no self call exists
   int call = 0;
 };
-/// Selected heads in run order: branch, layer, step ascending, head. Throws Error{InvalidArgument} naming the selector that
-/// matches nothing and what there is.
+/// Selected heads in run order: branch, layer, step ascending, head. Throws Error{InvalidArgument} naming the selector
+/// that matches nothing and what there is.
 [[nodiscard]] std::vector<HeadId> selectHeads(const TraceInfo& trace, const HeadSelection& selection);
 
 struct RunRequest {
   std::string methodId;
-  ParamSet params;                 ///< as parsed; family defaults are merged by runMethod
+  ParamSet params;  ///< as parsed; family defaults are merged by runMethod
   HeadSelection selection;
   std::uint64_t seed = 0;
-  bool warmup = false;             ///< apply the warm-up gate
+  bool warmup = false;  ///< apply the warm-up gate
   EvaluateOptions evaluate;
   std::optional<Draws> draws;
 };
@@ -45,7 +47,7 @@ struct HeadReport {
   Evaluation evaluation;
   double planMs = 0;
   bool wouldBeDense = false;
-  std::string skippedReason;       ///< not empty: no plan, and why
+  std::string skippedReason;  ///< not empty: no plan, and why
 };
 struct RunReport {
   std::string methodId;
@@ -54,10 +56,12 @@ struct RunReport {
   std::vector<HeadReport> heads;
   std::vector<std::string> warnings;
 };
+/// Every parameter of `method` as it will be used on this trace: given values over family defaults over the declared
+/// ones.
+[[nodiscard]] ParamSet resolveParams(const Method& method, const TraceInfo& trace, const ParamSet& given);
 /// The one path that GUI, CLI, tests and bench take. onHead is called after each head (any thread), in run order.
 [[nodiscard]] RunReport runMethod(const Trace& trace, const RunRequest& request, Backend& backend,
-                                  const Control& control,
-                                  const std::function<void(const HeadReport&)>& onHead = {});
+                                  const Control& control, const std::function<void(const HeadReport&)>& onHead = {});
 
 /// Attention statistics of one head (section "Numbers"): see the CLI contract for definitions.
 struct HeadStats {
@@ -82,11 +86,16 @@ struct StatsOptions {
 /// Plan files (format "sparsight-plan"); one group per head. Written atomically.
 void writePlanFile(const std::filesystem::path& out, const Trace& trace, const RunReport& report,
                    const RunRequest& request);
+/// The numbers of a run without its big arrays (format "sparsight-results"), one group per head, atomically.
+void writeResultsFile(const std::filesystem::path& out, const Trace& trace, const RunReport& report,
+                      const RunRequest& request);
 struct PlanFileEntry {
   HeadId id;
   Plan plan;
   Evaluation evaluation;
 };
+/// Reads either file back; results come with plans that hold facts and class only. Plans are validated. Throws
+/// Error{Io|Format|Unsupported} naming file and dataset.
 [[nodiscard]] std::vector<PlanFileEntry> readPlanFile(const std::filesystem::path& path);
 [[nodiscard]] Draws readDraws(const std::filesystem::path& path);
 

@@ -48,6 +48,7 @@ struct CallInfo {
   bool qSubset = false;         ///< only some query rows are stored
   bool available = true;        ///< false: chunks never written or the part file is missing
   std::string unavailableReason;
+  std::vector<int> unavailableHeads;  ///< head ids whose data was never written, ascending; all of them: !available
   std::vector<float> absmax;    ///< q, k, v as stated by the writer; may be empty
   TokenLayout layout;           ///< effective layout of this call (overrides applied)
 };
@@ -100,6 +101,7 @@ struct HeadData {
   std::string family;                  ///< of the model, for method rules
   std::shared_ptr<const void> keepAlive;
   Index bytes = 0;
+  std::vector<std::string> warnings;   ///< of the sample check: all-zero keys or values, values above absmax
 
   [[nodiscard]] Index queryToken(Index row) const noexcept {
     return qRows.empty() ? row : qRows[static_cast<std::size_t>(row)];
@@ -132,6 +134,7 @@ class Trace {
   [[nodiscard]] virtual const TraceInfo& info() const noexcept = 0;
   /// Reads one head (raw read, no conversion) or takes it from the LRU. Throws Error{Io|Format|OutOfMemory|...} naming
   /// file, dataset and mend; Cancelled on stop. NaN or infinite values in the first read are an Error{Format}.
+  /// A head that was not captured is an Error{InvalidArgument} that says what there is.
   [[nodiscard]] virtual HeadData load(const HeadId& id, std::stop_token stop = {}) const = 0;
   [[nodiscard]] virtual std::optional<FramesRgb> frames() const = 0;
   [[nodiscard]] virtual std::optional<SyntheticTruth> truth() const = 0;
@@ -144,7 +147,8 @@ class Trace {
 /// Opens a trace file (trace v1.x) reading metadata only. Throws Error{Io|Format|Unsupported}.
 [[nodiscard]] std::unique_ptr<Trace> openTrace(const std::filesystem::path& path, const TraceOptions& options = {});
 
-/// What kind of file this is, by content: "trace", "plan", "results", "profile-csv", "profile-json" or throws.
+/// What kind of file this is, by content: "trace", "plan", "results", "profile-csv", "profile-json"; anything else throws
+/// Error{Io|Format}.
 [[nodiscard]] std::string sniffFormat(const std::filesystem::path& path);
 
 struct Finding {

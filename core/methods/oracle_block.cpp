@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+// The upper bound for block-sparse plans in model order: blocks by their exact probability mass.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "sparsight/core/method.h"
+
+namespace sparsight {
+namespace {
+
+[[nodiscard]] std::size_t at(Index i) noexcept { return static_cast<std::size_t>(i); }
+
+[[nodiscard]] std::vector<Index> edgesOf(Index tokens, Index block) {
+  std::vector<Index> edges;
+  for (Index edge = 0; edge < tokens; edge += block) edges.push_back(edge);
+  edges.push_back(tokens);
+  return edges;
+}
+
+class OracleBlockMethod final : public Method {
+ public:
+  [[nodiscard]] std::string_view id() const noexcept override { return "oracle_block"; }
+  [[nodiscard]] std::string_view title() const noexcept override { return "Oracle, blocks"; }
+  [[nodiscard]] std::string_view summary() const noexcept override {
+    return "Keeps the blocks with the most exact probability mass per pair: the bound for block masks in model order.";
+  }
+  [[nodiscard]] std::span<const ParamSpec> params() const noexcept override { return m_params; }
+
+  [[nodiscard]] Plan plan(const MethodInput& input, MethodState*, Backend& backend,
+                          const Control& control) const override {
+    const AttentionIn& in = input.prepared.input();
+    const double kept = input.params.real("kept", input.headIndex);
+    const Index block = input.params.integer("block_size");
+    Plan plan;
+    plan.methodId = "oracle_block";
+    plan.queryCount = in.q.rows;
+    plan.keyCount = in.k.rows;
+    plan.qBounds = edgesOf(in.q.rows, block);
+    plan.kBounds = edgesOf(in.k.rows, block);
+    const Index bq = plan.qBlocks();
+    const Index bk = plan.kBlocks();
+    LseMapResult map = backend.lseMap(input.prepared, {plan.qBounds, plan.kBounds, true, false}, control);
+    plan.lse = std::move(map.lse);
+    plan.plannerFlops =
+        2.0 * static_cast<double>(in.q.rows) * static_cast<double>(in.k.rows) * static_cast<double>(in.q.cols);
+
+    const std::vector<Index> pairs = validPairs(in, plan, control);
+    plan.blockMask.assign(at(bq) * at(bk), static_cast<std::uint8_t>(BlockState::Skipped));
+    plan.scores.assign(plan.blockMask.size(), std::numeric_limits<float>::quiet_NaN());
+    for (std::size_t n = 0; n < pairs.size(); ++n) {
+      if (pairs[n] > 0) plan.scores[n] = map.mean[n];
+    }
+    std::vector<std::size_t> blocks;
+    if (input.params.text("scope") == "global") {
+      for (std::size_t n = 0; n < pairs.size(); ++n) {
+        if (pairs[n] > 0) blocks.push_back(n);
+      }
+      keepBest(blocks, pairs, kept, plan);
+    } else {
+      for (Index i = 0; i < bq; ++i) {
+        blocks.clear();
+        for (std::size_t n = at(i) * at(bk); n < at(i + 1) * at(bk); ++n) {
+          if (pairs[n] > 0) blocks.push_back(n);
+        }
+        keepBest(blocks, pairs, kept, plan);
+      }
+    }
+    plan.map = plan.blockMask;
+    return plan;
+  }
+
+ private:
+  // Best mean probability first: mass per pair, so that small edge blocks compete fairly. The prefix stops where the
+  // next block would leave the target farther behind than it is now ahead, and a larger target never drops a block.
+  static void keepBest(std::vector<std::size_t>& blocks, const std::vector<Index>& pairs, double kept, Plan& plan) {
+    Index total = 0;
+    for (const std::size_t n : blocks) total += pairs[n];
+    std::stable_sort(blocks.begin(), blocks.end(),
+                     [&](std::size_t a, std::size_t b) { return plan.scores[a] > plan.scores[b]; });
+    const double target = kept * static_cast<double>(total);
+    double area = 0;
+    for (const std::size_t n : blocks) {
+      const double next = area + static_cast<double>(pairs[n]);
+      if (area > 0 && next - target > target - area) break;
+      plan.blockMask[n] = static_cast<std::uint8_t>(BlockState::Whole);
+      area = next;
+    }
+  }
+
+  static std::vector<Index> validPairs(const AttentionIn& in, const Plan& plan, const Control& control) {
+    const Index bq = plan.qBlocks();
+    const Index bk = plan.kBlocks();
+    std::vector<Index> pairs(at(bq) * at(bk), 0), keys(at(bk), 0);
+    const auto keyValid = [&](Index key) { return in.keyValid.empty() || in.keyValid[at(key)] != 0; };
+    for (Index j = 0; j < bk; ++j) {
+      for (Index key = plan.kBounds[at(j)]; key < plan.kBounds[at(j + 1)]; ++key) keys[at(j)] += keyValid(key) ? 1 : 0;
+    }
+    for (Index i = 0; i < bq; ++i) {
+      control.checkpoint();
+      for (Index row = plan.qBounds[at(i)]; row < plan.qBounds[at(i + 1)]; ++row) {
+        if (!in.queryValid.empty() && in.queryValid[at(row)] == 0) continue;
+        for (Index j = 0; j < bk; ++j) {
+          Index& count = pairs[at(i) * at(bk) + at(j)];
+          if (in.denseMask.empty()) {
+            count += keys[at(j)];
+            continue;
+          }
+          for (Index key = plan.kBounds[at(j)]; key < plan.kBounds[at(j + 1)]; ++key) {
+            count += keyValid(key) && in.denseMask[at(row) * at(in.k.rows) + at(key)] != 0 ? 1 : 0;
+          }
+        }
+      }
+    }
+    return pairs;
+  }
+
+  std::vector<ParamSpec> m_params = withCommonParams({
+      {"kept",
+       {},
+       ParamType::Real,
+       "0.25",
+       "fraction of query-key pairs kept",
+       0,
+       1,
+       {},
+       "Share of the valid pairs to keep, to the nearest block; at least one block (per block row with scope row).",
+       "definition",
+       false},
+      {"scope",
+       {},
+       ParamType::Choice,
+       "global",
+       "",
+       0,
+       0,
+       {"global", "row"},
+       "global: the best blocks of the whole head; row: the same share in every block row.",
+       "definition",
+       false},
+      {"block_size",
+       {},
+       ParamType::Int,
+       "64",
+       "tokens",
+       1,
+       65536,
+       {},
+       "Side of a block in tokens, model order.",
+       "definition",
+       false},
+  });
+};
+
+}  // namespace
+
+const Method& oracle_block_method() {
+  static const OracleBlockMethod method;
+  return method;
+}
+
+}  // namespace sparsight

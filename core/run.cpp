@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sparsight/core/run.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <tuple>
+
+namespace sparsight {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+[[nodiscard]] double millisecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+[[nodiscard]] std::string listed(const std::vector<int>& values) { return fmt::format("{}", fmt::join(values, ", ")); }
+
+[[noreturn]] void nothingSelected(const char* option, const std::string& asked, const std::string& available) {
+  throw Error(ErrorCode::InvalidArgument,
+              fmt::format("{} {} selects nothing; the trace has {}", option, asked, available));
+}
+
+[[nodiscard]] std::string describe(const Selector& selector) {
+  if (selector.ranges.empty()) return "all";
+  std::vector<std::string> parts;
+  for (const auto& [first, last] : selector.ranges) {
+    parts.push_back(first == last ? fmt::format("{}", first) : fmt::format("{}-{}", first, last));
+  }
+  return fmt::format("{}", fmt::join(parts, ","));
+}
+
+void checkSelector(const char* option, const Selector& selector, const std::vector<int>& available) {
+  if (std::none_of(available.begin(), available.end(), [&](int value) { return selector.contains(value); })) {
+    nothingSelected(option, describe(selector), available.empty() ? "none" : listed(available));
+  }
+}
+
+// Errors of one head that say nothing about the next.
+[[nodiscard]] bool concernsOneHead(ErrorCode code) {
+  return code == ErrorCode::Unsupported || code == ErrorCode::Io || code == ErrorCode::Format ||
+         code == ErrorCode::OutOfMemory;
+}
+
+[[nodiscard]] nlohmann::ordered_json typedValue(const ParamSpec& spec, const std::string& text) {
+  if (text.find(',') == std::string::npos) {
+    if (spec.type == ParamType::Bool) return text == "true";
+    if (spec.type == ParamType::Int || spec.type == ParamType::Real) {
+      const auto number = nlohmann::ordered_json::parse(text, nullptr, false);
+      if (number.is_number()) return number;
+    }
+  }
+  return text;
+}
+
+}  // namespace
+
+Selector Selector::parse(std::string_view text) {
+  Selector selector;
+  if (text == "all") return selector;
+  const auto fail = [&]() -> Error {
+    return {ErrorCode::InvalidArgument,
+            fmt::format("selector '{}': write 5, 0-3, 0,4,7 or all (whole numbers from 0)", text)};
+  };
+  std::size_t start = 0;
+  while (true) {
+    const auto comma = text.find(',', start);
+    const std::string_view part = text.substr(start, comma == std::string_view::npos ? comma : comma - start);
+    const auto number = [&](std::string_view digits) {
+      int value = 0;
+      const auto [end, code] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+      if (digits.empty() || code != std::errc{} || end != digits.data() + digits.size() || value < 0) throw fail();
+      return value;
+    };
+    const auto dash = part.find('-');
+    const int first = number(part.substr(0, dash));
+    const int last = dash == std::string_view::npos ? first : number(part.substr(dash + 1));
+    if (last < first) throw fail();
+    selector.ranges.emplace_back(first, last);
+    if (comma == std::string_view::npos) return selector;
+    start = comma + 1;
+  }
+}
+
+bool Selector::contains(int value) const noexcept {
+  return ranges.empty() || std::any_of(ranges.begin(), ranges.end(), [value](const std::pair<int, int>& range) {
+           return value >= range.first && value <= range.second;
+         });
+}
+
+std::vector<HeadId> selectHeads(const TraceInfo& trace, const HeadSelection& selection) {
+  if (trace.calls.empty()) throw Error(ErrorCode::Format, "the trace holds no attention call");
+  const std::string branch = selection.branch.value_or(trace.defaultBranch());
+  const auto branches = trace.branches();
+  if (std::find(branches.begin(), branches.end(), branch) == branches.end()) {
+    nothingSelected("--branch", branch, fmt::format("{}", fmt::join(branches, ", ")));
+  }
+  const bool hasSelf =
+      std::any_of(trace.calls.begin(), trace.calls.end(), [](const CallInfo& call) { return call.id.kind == "self"; });
+  std::vector<const CallInfo*> calls;
+  std::set<std::string> kinds;
+  std::set<int> numbers;
+  const auto kindMatches = [&](const std::string& kind) {
+    return kind == selection.kind || (selection.kind == "self" && !hasSelf && kind == "joint");
+  };
+  for (const CallInfo& call : trace.calls) {
+    kinds.insert(call.id.kind);
+    if (kindMatches(call.id.kind)) numbers.insert(call.id.call);
+    if (call.id.branch == branch && kindMatches(call.id.kind) && call.id.call == selection.call) calls.push_back(&call);
+  }
+  if (calls.empty()) {
+    if (numbers.empty()) nothingSelected("--kind", selection.kind, fmt::format("{}", fmt::join(kinds, ", ")));
+    nothingSelected("--call", fmt::format("{} (kind {}, branch {})", selection.call, selection.kind, branch),
+                    fmt::format("calls {}", fmt::join(numbers, ", ")));
+  }
+  if (selection.component) {
+    std::set<std::string> components;
+    for (const CallInfo* call : calls) components.insert(call->component);
+    if (components.count(*selection.component) == 0) {
+      nothingSelected("--component", *selection.component, fmt::format("{}", fmt::join(components, ", ")));
+    }
+    calls.erase(std::remove_if(calls.begin(), calls.end(),
+                               [&](const CallInfo* call) { return call->component != *selection.component; }),
+                calls.end());
+  }
+  std::set<int> steps, layers, heads;
+  for (const CallInfo* call : calls) {
+    steps.insert(call->id.step);
+    layers.insert(call->id.layer);
+    heads.insert(call->heads.begin(), call->heads.end());
+  }
+  checkSelector("--step", selection.steps, {steps.begin(), steps.end()});
+  checkSelector("--layer", selection.layers, {layers.begin(), layers.end()});
+  checkSelector("--head", selection.heads, {heads.begin(), heads.end()});
+
+  std::vector<HeadId> selected;
+  for (const CallInfo* call : calls) {
+    if (!selection.steps.contains(call->id.step) || !selection.layers.contains(call->id.layer)) continue;
+    for (const int head : call->heads) {
+      if (selection.heads.contains(head)) selected.push_back({call->id, head});
+    }
+  }
+  if (selected.empty()) {
+    throw Error(
+        ErrorCode::InvalidArgument,
+        fmt::format("--step {} --layer {} --head {} select nothing together; see sparsight-cli info for what was "
+                    "captured",
+                    describe(selection.steps), describe(selection.layers), describe(selection.heads)));
+  }
+  std::sort(selected.begin(), selected.end(), [](const HeadId& a, const HeadId& b) {
+    return std::tie(a.call.branch, a.call.layer, a.call.step, a.call.kind, a.call.call, a.head) <
+           std::tie(b.call.branch, b.call.layer, b.call.step, b.call.kind, b.call.call, b.head);
+  });
+  return selected;
+}
+
+ParamSet resolveParams(const Method& method, const TraceInfo& trace, const ParamSet& given) {
+  std::map<std::string, std::string, std::less<>> defaults;
+  for (const ParamSpec& spec : method.params()) defaults[spec.name] = spec.defaultValue;
+  ParamSet resolved;
+  for (const auto& [name, value] : given.values()) {
+    if (defaults.find(name) == defaults.end()) {
+      throw Error(ErrorCode::InvalidArgument, fmt::format("parameter {}: unknown to method {}", name, method.id()));
+    }
+    resolved.set(name, value);
+  }
+  resolved.setDefaults(defaults);
+  for (auto& [name, value] : method.defaultsFor(trace, resolved)) defaults[name] = value;
+  resolved.setDefaults(std::move(defaults));
+  return resolved;
+}
+
+RunReport runMethod(const Trace& trace, const RunRequest& request, Backend& backend, const Control& control,
+                    const std::function<void(const HeadReport&)>& onHead) {
+  const Method& method = methodById(request.methodId);
+  const TraceInfo& info = trace.info();
+  const ParamSet params = resolveParams(method, info, request.params);
+  const std::vector<HeadId> heads = selectHeads(info, request.selection);
+
+  RunReport report;
+  report.methodId = request.methodId;
+  report.warmup = method.warmup(info, params);
+  nlohmann::ordered_json paramsJson = nlohmann::ordered_json::object();
+  for (const ParamSpec& spec : method.params()) {
+    const std::string value = params.text(spec.name);
+    report.resolved[spec.name] = value;
+    paramsJson[spec.name] = typedValue(spec, value);
+  }
+  if (const auto rule = report.resolved.find("model_rule"); rule != report.resolved.end()) {
+    const CallInfo* call = info.find(heads.front().call);
+    rule->second = std::string(
+        modelRuleName(resolveModelRule(rule->second, info.model.family, call != nullptr ? call->layout : info.layout)));
+    paramsJson["model_rule"] = rule->second;
+  }
+  report.resolved["warmup"] = request.warmup ? "on" : "off";
+  report.resolved["warmup_text"] = report.warmup.text;
+  report.resolved["dense_steps"] = std::to_string(report.warmup.denseSteps);
+  report.resolved["dense_layers"] = std::to_string(report.warmup.denseLayers);
+  const std::string paramsText = paramsJson.dump();
+
+  const int numSteps =
+      info.run.timesteps.empty() ? info.run.numInferenceSteps : static_cast<int>(info.run.timesteps.size());
+  std::set<std::string> warnings;
+  std::unique_ptr<MethodState> state;
+  const CallId* stateOf = nullptr;
+  int stepOrdinal = -1;
+  std::size_t headIndex = 0;
+  report.heads.reserve(heads.size());
+  for (std::size_t n = 0; n < heads.size(); ++n) {
+    control.checkpoint();
+    const HeadId& id = heads[n];
+    const bool newStep = n == 0 || heads[n - 1].call != id.call;
+    if (stateOf == nullptr || stateOf->branch != id.call.branch || stateOf->layer != id.call.layer ||
+        stateOf->kind != id.call.kind || stateOf->call != id.call.call) {
+      state = method.newState();
+      stepOrdinal = -1;
+    }
+    stateOf = &id.call;
+    if (newStep) {
+      ++stepOrdinal;
+      headIndex = 0;
+    } else {
+      ++headIndex;
+    }
+    HeadReport head;
+    head.id = id;
+    head.wouldBeDense = report.warmup.dense(id.call.step, id.call.layer);
+    const auto part = [&](double from, double share) {
+      return Control{control.stop, [&control, n, total = heads.size(), from, share](double fraction) {
+                       control.report((static_cast<double>(n) + from + share * fraction) / static_cast<double>(total));
+                     }};
+    };
+    try {
+      const HeadData data = trace.load(id, control.stop);
+      const auto started = Clock::now();
+      const auto prepared =
+          backend.prepare(effectiveInput(data, request.evaluate.includePadding), data.keepAlive, part(0, 0));
+      if (request.warmup && head.wouldBeDense) {
+        head.plan = densePlan(data.input.q.rows, data.input.k.rows);
+      } else {
+        const MethodInput input{data,
+                                *prepared,
+                                params,
+                                request.seed,
+                                headIndex,
+                                stepOrdinal,
+                                numSteps,
+                                info.model.numLayers,
+                                info.run.timesteps,
+                                request.draws ? &*request.draws : nullptr,
+                                request.evaluate.includePadding};
+        head.plan = method.plan(input, state.get(), backend, part(0, 0.5));
+      }
+      head.plan.methodId = request.methodId;
+      head.plan.paramsJson = paramsText;
+      head.plan.wouldBeDense = head.wouldBeDense;
+      head.plan.validate();
+      head.planMs = millisecondsSince(started);
+      std::vector<std::string> fallbacks = backend.takeFallbacks();
+      head.evaluation = evaluatePlan(head.plan, data, *prepared, request.evaluate, backend, part(0.5, 0.5));
+      fallbacks.insert(fallbacks.end(), head.evaluation.fallbacks.begin(), head.evaluation.fallbacks.end());
+      head.evaluation.fallbacks = std::move(fallbacks);
+      warnings.insert(head.evaluation.warnings.begin(), head.evaluation.warnings.end());
+      warnings.insert(head.plan.warnings.begin(), head.plan.warnings.end());
+    } catch (const Error& error) {
+      if (!concernsOneHead(error.code())) throw;
+      head.plan = {};
+      head.skippedReason = error.what();
+      warnings.insert(
+          fmt::format("step {} layer {} head {} skipped: {}", id.call.step, id.call.layer, id.head, error.what()));
+    }
+    control.report(static_cast<double>(n + 1) / static_cast<double>(heads.size()));
+    report.heads.push_back(std::move(head));
+    if (onHead) onHead(report.heads.back());
+  }
+  report.warnings.assign(warnings.begin(), warnings.end());
+  return report;
+}
+
+}  // namespace sparsight

@@ -1,0 +1,389 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "sparsight/core/trace.h"
+#include "trace/tensor_cache.h"
+#include "trace/trace_schema.h"
+
+namespace sparsight {
+namespace {
+
+using trace::Buffer;
+using trace::CallData;
+using trace::Tensor;
+using trace::TensorCache;
+
+// Reads go in slabs of about this size, so that a stop is seen within a few 10 ms even behind gzip, and other threads
+// get the library in between.
+constexpr Index kSlabBytes = Index{4} << 20;
+
+void swapBytes(std::byte* data, std::size_t count, std::size_t item) {
+  for (std::size_t i = 0; i < count; ++i) std::reverse(data + i * item, data + (i + 1) * item);
+}
+
+// Rows [0, rows) of slice `lead` (nullopt: a matrix without leading axis) in the file's own element type.
+void readRows(const h5::Dataset& dataset, std::optional<Index> lead, Index rows, Index cols, std::byte* out,
+              const std::stop_token& stop) {
+  const h5::DatasetInfo& info = dataset.info();
+  const Index item = static_cast<Index>(info.type.size);
+  const std::size_t rowAxis = lead ? 1 : 0;
+  // Whole chunks per slab: a chunk is inflated once.
+  const Index unit = info.layout == h5::Layout::Chunked ? info.chunk[rowAxis] : Index{1};
+  const Index rowBytes = std::max<Index>(1, cols * item);
+  const Index slabRows = std::max(unit, kSlabBytes / rowBytes / unit * unit);
+  for (Index r = 0; r < rows; r += slabRows) {
+    if (stop.stop_requested()) throw Cancelled{};
+    const Index n = std::min(slabRows, rows - r);
+    std::vector<Index> start, count;
+    if (lead) {
+      start.push_back(*lead);
+      count.push_back(1);
+    }
+    start.push_back(r);
+    count.push_back(n);
+    if (info.shape.size() > start.size()) {
+      start.push_back(0);
+      count.push_back(cols);
+    }
+    dataset.readRaw(start, count, {out + r * rowBytes, static_cast<std::size_t>(n * rowBytes)});
+  }
+  if (info.type.bigEndian && item > 1) {
+    swapBytes(out, static_cast<std::size_t>(rows * cols), static_cast<std::size_t>(item));
+  }
+}
+
+// Largest magnitude by its bits: the order of IEEE magnitudes is the order of their integers, and infinities and NaNs
+// are on top. One vectorisable pass.
+template <class Bits>
+Bits largestMagnitude(const std::byte* data, std::size_t count, Bits mask) {
+  Bits largest = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    Bits bits;
+    std::memcpy(&bits, data + i * sizeof(Bits), sizeof(Bits));
+    largest = std::max<Bits>(largest, static_cast<Bits>(bits & mask));
+  }
+  return largest;
+}
+
+struct Magnitude {
+  float value = 0;
+  bool finite = true;
+  std::size_t firstBad = 0;
+};
+
+template <class Bits>
+Magnitude magnitudeOf(const Tensor& tensor, Bits mask, Bits infinity) {
+  const std::byte* data = tensor.view.data;
+  const auto count = static_cast<std::size_t>(tensor.view.rows * tensor.view.cols);
+  const Bits largest = largestMagnitude<Bits>(data, count, mask);
+  Magnitude result;
+  if (largest >= infinity) {
+    result.finite = false;
+    for (std::size_t i = 0; i < count; ++i) {
+      Bits bits;
+      std::memcpy(&bits, data + i * sizeof(Bits), sizeof(Bits));
+      if (static_cast<Bits>(bits & mask) >= infinity) {
+        result.firstBad = i;
+        break;
+      }
+    }
+    return result;
+  }
+  const MatrixView one{reinterpret_cast<const std::byte*>(&largest), 1, 1, static_cast<Index>(sizeof(Bits)),
+                       tensor.view.dtype};
+  rowToFloat(one, 0, {&result.value, 1});
+  return result;
+}
+
+Magnitude magnitudeOf(const Tensor& tensor) {
+  switch (tensor.view.dtype) {
+    case DType::F16:
+      return magnitudeOf<std::uint16_t>(tensor, 0x7FFF, 0x7C00);
+    case DType::BF16:
+      return magnitudeOf<std::uint16_t>(tensor, 0x7FFF, 0x7F80);
+    case DType::F32:
+      break;
+  }
+  return magnitudeOf<std::uint32_t>(tensor, 0x7FFFFFFF, 0x7F800000);
+}
+
+class Hdf5Trace final : public Trace {
+ public:
+  Hdf5Trace(trace::ParsedTrace parsed, const TraceOptions& options)
+      : m_parsed(std::move(parsed)),
+        m_memoryLimit(trace::effectiveMemoryLimit(options.memoryLimitBytes)),
+        m_cache(options.cacheBytes) {}
+
+  [[nodiscard]] const TraceInfo& info() const noexcept override { return m_parsed.info; }
+
+  [[nodiscard]] HeadData load(const HeadId& id, std::stop_token stop) const override {
+    const auto [callIndex, position] = locate(id);
+    const CallInfo& call = m_parsed.info.calls[callIndex];
+    const Index kv = trace::kvIndexOf(call, m_parsed.info.model, position);
+    const auto shared = callData(callIndex, stop);
+    const auto q = tensor(callIndex, 'q', static_cast<Index>(position), call.nQ, call.headDim, stop);
+    const auto k = tensor(callIndex, 'k', kv, call.nK, call.headDim, stop);
+    const auto v = call.hasV ? tensor(callIndex, 'v', kv, call.nK, call.valueDim, stop) : nullptr;
+
+    struct Owner {
+      std::shared_ptr<const CallData> shared;
+      std::shared_ptr<const Tensor> q, k, v;
+    };
+    HeadData head;
+    head.id = id;
+    head.layout = call.layout;
+    head.qRows = shared->qRows;
+    head.family = m_parsed.info.model.family;
+    head.input.q = q->view;
+    head.input.k = k->view;
+    if (v) head.input.v = v->view;
+    head.input.scale = call.scale;
+    head.input.keyValid = shared->keyValid;
+    head.input.queryValid = shared->queryValid;
+    head.input.denseMask = shared->denseMask;
+    head.bytes = static_cast<Index>(q->buffer.size() + k->buffer.size() + (v ? v->buffer.size() : 0)) + shared->bytes();
+    for (const Tensor* t : {q.get(), k.get(), v.get()}) {
+      if (t != nullptr) head.warnings.insert(head.warnings.end(), t->warnings.begin(), t->warnings.end());
+    }
+    head.keepAlive = std::make_shared<const Owner>(Owner{shared, q, k, v});
+    return head;
+  }
+
+  [[nodiscard]] std::optional<FramesRgb> frames() const override {
+    if (!m_parsed.info.frames) return std::nullopt;
+    const h5::Dataset rgb = m_parsed.files.front().openDataset("/frames/rgb");
+    FramesRgb result;
+    result.info = *m_parsed.info.frames;
+    result.rgb.resize(static_cast<std::size_t>(h5::elementCount(rgb.info().shape, rgb.where())));
+    rgb.readRaw(std::array<Index, 4>{0, 0, 0, 0}, rgb.info().shape, std::as_writable_bytes(std::span(result.rgb)));
+    return result;
+  }
+
+  [[nodiscard]] std::optional<SyntheticTruth> truth() const override {
+    if (!m_parsed.info.hasSyntheticTruth) return std::nullopt;
+    const h5::Dataset dataset = m_parsed.files.front().openDataset("/ext/synth/truth");
+    const auto& shape = dataset.info().shape;
+    SyntheticTruth truth;
+    truth.steps = static_cast<int>(shape[0]);
+    truth.layers = static_cast<int>(shape[1]);
+    truth.heads = static_cast<int>(shape[2]);
+    truth.classOf = dataset.read<std::int8_t>();
+    truth.classes = dataset.readStrings("classes");
+    return truth;
+  }
+
+  [[nodiscard]] std::optional<std::vector<float>> storedLse(const HeadId& id) const override {
+    const auto [callIndex, position] = locate(id);
+    const CallInfo& call = m_parsed.info.calls[callIndex];
+    if (!call.hasLse) return std::nullopt;
+    const h5::Dataset dataset = groupOf(callIndex).openDataset("lse");
+    std::vector<float> values(static_cast<std::size_t>(call.nQ));
+    readRows(dataset, static_cast<Index>(position), call.nQ, 1, reinterpret_cast<std::byte*>(values.data()), {});
+    if (queriesPermuted(call)) permuteRows(reinterpret_cast<std::byte*>(values.data()), call.nQ, sizeof(float));
+    return values;
+  }
+
+  [[nodiscard]] std::optional<std::vector<float>> storedOut(const HeadId& id) const override {
+    const auto [callIndex, position] = locate(id);
+    const CallInfo& call = m_parsed.info.calls[callIndex];
+    if (!call.hasOut) return std::nullopt;
+    const h5::Dataset dataset = groupOf(callIndex).openDataset("out");
+    const Index cols = dataset.info().shape[2];
+    const DType dtype = trace::tensorType(dataset);
+    const Index rowBytes = cols * static_cast<Index>(itemSize(dtype));
+    requireMemory(dataset, static_cast<double>(call.nQ) * static_cast<double>(cols) * 8.0);
+    Buffer raw(static_cast<std::size_t>(call.nQ * rowBytes));
+    readRows(dataset, static_cast<Index>(position), call.nQ, cols, raw.data(), {});
+    if (queriesPermuted(call)) permuteRows(raw.data(), call.nQ, static_cast<std::size_t>(rowBytes));
+    const MatrixView view{raw.data(), call.nQ, cols, rowBytes, dtype};
+    std::vector<float> values(static_cast<std::size_t>(call.nQ * cols));
+    for (Index r = 0; r < call.nQ; ++r) {
+      rowToFloat(view, r,
+                 std::span(values).subspan(static_cast<std::size_t>(r * cols), static_cast<std::size_t>(cols)));
+    }
+    return values;
+  }
+
+ private:
+  [[nodiscard]] std::pair<std::size_t, std::size_t> locate(const HeadId& id) const {
+    const TraceInfo& info = m_parsed.info;
+    const CallInfo* call = info.find(id.call);
+    if (call == nullptr) {
+      throw Error(ErrorCode::InvalidArgument,
+                  fmt::format("{}: {} was not captured; captured are steps {}, layers {}, branches {}",
+                              info.path.string(), trace::describeCall(id.call), fmt::join(info.steps(), " "),
+                              fmt::join(info.layers(), " "), fmt::join(info.branches(), " ")));
+    }
+    const auto it = std::find(call->heads.begin(), call->heads.end(), id.head);
+    if (it == call->heads.end()) {
+      throw Error(ErrorCode::InvalidArgument,
+                  fmt::format("{}: {}: head {} was not captured; captured are {}", info.path.string(), call->path,
+                              id.head, fmt::join(call->heads, " ")));
+    }
+    if (std::binary_search(call->unavailableHeads.begin(), call->unavailableHeads.end(), id.head)) {
+      throw Error(ErrorCode::Io, fmt::format("{}: {}: head {} is not available: {}", info.path.string(), call->path,
+                                             id.head, call->unavailableReason));
+    }
+    return {static_cast<std::size_t>(call - info.calls.data()), static_cast<std::size_t>(it - call->heads.begin())};
+  }
+
+  [[nodiscard]] h5::Group groupOf(std::size_t callIndex) const {
+    const trace::CallSource& source = m_parsed.sources[callIndex];
+    return m_parsed.files[source.file].openGroup(source.path);
+  }
+
+  // A reordered capture is brought back to model order here, once, so that nothing else has to know.
+  [[nodiscard]] bool keysPermuted(const CallInfo& call) const {
+    return !m_parsed.permutation.empty() && trace::isSelfLike(call) &&
+           call.nK == static_cast<Index>(m_parsed.permutation.size());
+  }
+  [[nodiscard]] bool queriesPermuted(const CallInfo& call) const {
+    return !m_parsed.permutation.empty() && !call.qSubset && call.nQ == static_cast<Index>(m_parsed.permutation.size());
+  }
+  void permuteRows(std::byte* data, Index rows, std::size_t rowBytes) const {
+    Buffer copy(static_cast<std::size_t>(rows) * rowBytes);
+    std::memcpy(copy.data(), data, copy.size());
+    for (Index r = 0; r < rows; ++r) {
+      const auto to = static_cast<std::size_t>(m_parsed.permutation[static_cast<std::size_t>(r)]);
+      std::memcpy(data + to * rowBytes, copy.data() + static_cast<std::size_t>(r) * rowBytes, rowBytes);
+    }
+  }
+
+  void requireMemory(const h5::Dataset& dataset, double bytes) const {
+    if (bytes <= static_cast<double>(m_memoryLimit)) return;
+    throw Error(ErrorCode::OutOfMemory,
+                fmt::format("{}: needs {}, the memory limit is {}; raise --memory-limit", dataset.where(),
+                            trace::bytesText(bytes), trace::bytesText(static_cast<double>(m_memoryLimit))));
+  }
+
+  [[nodiscard]] std::shared_ptr<const Tensor> tensor(std::size_t callIndex, char name, Index head, Index rows,
+                                                     Index cols, const std::stop_token& stop) const {
+    const TensorCache::Key key{callIndex, name, head};
+    if (auto cached = m_cache.find<Tensor>(key)) return cached;
+    const CallInfo& call = m_parsed.info.calls[callIndex];
+    constexpr Index kChunkCacheBytes = Index{32} << 20;
+    const h5::Dataset dataset = groupOf(callIndex).openDataset(std::string(1, name), kChunkCacheBytes);
+    const auto& shape = dataset.info().shape;
+    if (shape.size() != 3 || shape[1] != rows || shape[2] != cols || head >= shape[0] ||
+        trace::tensorType(dataset) != call.dtype) {
+      dataset.failFormat("changed while the trace was open; open it again");
+    }
+    const Index rowBytes = cols * static_cast<Index>(itemSize(call.dtype));
+    requireMemory(dataset, static_cast<double>(rows) * static_cast<double>(rowBytes));
+    auto result = std::make_shared<Tensor>();
+    result->buffer = Buffer(static_cast<std::size_t>(rows * rowBytes));
+    result->view = {result->buffer.data(), rows, cols, rowBytes, call.dtype};
+    readRows(dataset, head, rows, cols, result->buffer.data(), stop);
+    if (name == 'q' ? queriesPermuted(call) : keysPermuted(call)) {
+      permuteRows(result->buffer.data(), rows, static_cast<std::size_t>(rowBytes));
+    }
+    checkValues(dataset, call, name, head, *result);
+    m_cache.insert(key, result, rows * rowBytes);
+    return result;
+  }
+
+  // The sample check of a first read. All rows: it costs less than the read.
+  static void checkValues(const h5::Dataset& dataset, const CallInfo& call, char name, Index head, Tensor& tensor) {
+    const Magnitude m = magnitudeOf(tensor);
+    if (!m.finite) {
+      const auto cols = static_cast<std::size_t>(tensor.view.cols);
+      dataset.failFormat(
+          fmt::format("value at [{}, {}, {}] is NaN or infinite; capture again (float16 overflows above 65504: use "
+                      "bfloat16)",
+                      head, m.firstBad / cols, m.firstBad % cols));
+    }
+    tensor.absmax = m.value;
+    if (name != 'q' && m.value == 0.0F) {
+      tensor.warnings.push_back(
+          fmt::format("{}: head {} is all zero; if it was never written, capture it again", dataset.where(), head));
+    }
+    const std::size_t slot = name == 'q' ? 0 : name == 'k' ? 1 : 2;
+    // absmax may have been taken before rounding to the stored type.
+    if (slot < call.absmax.size() && call.absmax[slot] > 0 && m.value > call.absmax[slot] * 1.01F) {
+      tensor.warnings.push_back(
+          fmt::format("{}: head {} reaches {:.4g}, attribute 'absmax' says {:.4g}; the data may be damaged",
+                      dataset.where(), head, m.value, call.absmax[slot]));
+    }
+  }
+
+  [[nodiscard]] std::shared_ptr<const CallData> callData(std::size_t callIndex, const std::stop_token& stop) const {
+    const TensorCache::Key key{callIndex, 'c', 0};
+    if (auto cached = m_cache.find<CallData>(key)) return cached;
+    const CallInfo& call = m_parsed.info.calls[callIndex];
+    auto data = std::make_shared<CallData>();
+    const h5::Group group = groupOf(callIndex);
+    if (call.qSubset) {
+      const auto own = group.tryDataset("q_rows");
+      data->qRows = own ? trace::readQRows(*own, call.layout.tokenCount) : m_parsed.globalQRows;
+    }
+    if (call.hasKeyValid) {
+      data->keyValid.resize(static_cast<std::size_t>(call.nK));
+      readRows(group.openDataset("key_valid"), std::nullopt, call.nK, 1,
+               reinterpret_cast<std::byte*>(data->keyValid.data()), stop);
+      if (keysPermuted(call)) permuteRows(reinterpret_cast<std::byte*>(data->keyValid.data()), call.nK, 1);
+      for (auto& v : data->keyValid) v = v != 0 ? 1 : 0;
+      if (std::find(data->keyValid.begin(), data->keyValid.end(), 1) == data->keyValid.end()) {
+        group.openDataset("key_valid")
+            .failFormat("marks every key as padding; no query could attend to anything, capture again");
+      }
+    }
+    if (call.hasDenseMask) readMask(group, call, *data, stop);
+    deriveQueryValid(call, *data);
+    m_cache.insert(key, data, data->bytes());
+    return data;
+  }
+
+  void readMask(const h5::Group& group, const CallInfo& call, CallData& data, const std::stop_token& stop) const {
+    const h5::Dataset dataset = group.openDataset("mask");
+    requireMemory(dataset, static_cast<double>(call.nQ) * static_cast<double>(call.nK));
+    data.denseMask.resize(static_cast<std::size_t>(call.nQ * call.nK));
+    readRows(dataset, std::nullopt, call.nQ, call.nK, reinterpret_cast<std::byte*>(data.denseMask.data()), stop);
+    if (queriesPermuted(call))
+      permuteRows(reinterpret_cast<std::byte*>(data.denseMask.data()), call.nQ, static_cast<std::size_t>(call.nK));
+    if (keysPermuted(call)) {
+      for (Index r = 0; r < call.nQ; ++r) {
+        if (stop.stop_requested()) throw Cancelled{};
+        permuteRows(reinterpret_cast<std::byte*>(data.denseMask.data()) + r * call.nK, call.nK, 1);
+      }
+    }
+  }
+
+  // In self-attention a padding key is a padding query too; a fully masked row has no softmax at all.
+  static void deriveQueryValid(const CallInfo& call, CallData& data) {
+    const auto n = static_cast<std::size_t>(call.nQ);
+    const bool fromKeys = trace::isSelfLike(call) && !data.keyValid.empty();
+    if (!fromKeys && data.denseMask.empty()) return;
+    data.queryValid.assign(n, 1);
+    for (std::size_t r = 0; r < n; ++r) {
+      if (fromKeys) {
+        const auto token = data.qRows.empty() ? r : static_cast<std::size_t>(data.qRows[r]);
+        if (token < data.keyValid.size() && data.keyValid[token] == 0) data.queryValid[r] = 0;
+      }
+      if (!data.denseMask.empty()) {
+        const auto row = data.denseMask.begin() + static_cast<std::ptrdiff_t>(r * static_cast<std::size_t>(call.nK));
+        if (std::all_of(row, row + static_cast<std::ptrdiff_t>(call.nK), [](std::uint8_t v) { return v == 0; }))
+          data.queryValid[r] = 0;
+      }
+    }
+  }
+
+  trace::ParsedTrace m_parsed;
+  Index m_memoryLimit;
+  mutable TensorCache m_cache;
+};
+
+}  // namespace
+
+std::unique_ptr<Trace> openTrace(const std::filesystem::path& path, const TraceOptions& options) {
+  trace::Sink sink;
+  return std::make_unique<Hdf5Trace>(trace::parseTrace(path, options.memoryLimitBytes, sink), options);
+}
+
+}  // namespace sparsight

@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ui/dialogs/export_dialog.h"
+
+#include <QCheckBox>
+#include <QComboBox>
+#include <QDialogButtonBox>
+#include <QDir>
+#include <QDoubleSpinBox>
+#include <QFileDialog>
+#include <QFileInfo>
+#include <QFontDatabase>
+#include <QFormLayout>
+#include <QHBoxLayout>
+#include <QLabel>
+#include <QLineEdit>
+#include <QListWidget>
+#include <QPlainTextEdit>
+#include <QPushButton>
+#include <QSettings>
+#include <QVBoxLayout>
+#include <algorithm>
+
+#include "sparsight/core/files.h"
+#include "sparsight/kernels/error.h"
+#include "ui/budget_edit.h"
+#include "ui/icons.h"
+#include "ui/session.h"
+#include "ui/theme.h"
+
+namespace sparsight {
+namespace {
+
+constexpr int kPreviewLines = 10;
+constexpr char kFormatKey[] = "export/format", kFillKey[] = "export/fill", kDirKey[] = "export/directory";
+
+}  // namespace
+
+ExportDialog::ExportDialog(Session& session, QWidget* parent) : QDialog(parent), m_session(session) {
+  setObjectName(QStringLiteral("exportDialog"));
+  setWindowTitle(tr("Export profile"));
+  resize(680, 620);
+  auto* layout = new QVBoxLayout(this);
+  layout->setContentsMargins(Theme::kEdge, Theme::kEdge, Theme::kEdge, Theme::kEdge);
+  layout->setSpacing(Theme::kGroupGap);
+  auto* form = new QFormLayout;
+  form->setHorizontalSpacing(Theme::kGroupGap);
+  form->setVerticalSpacing(Theme::kPad);
+  form->setFieldGrowthPolicy(QFormLayout::ExpandingFieldsGrow);
+
+  m_format = new QComboBox(this);
+  m_format->setObjectName(QStringLiteral("export.format"));
+  m_format->addItem(tr("SVOO CSV (Step,Layer,Head,Sparsity; the values are kept density)"));
+  m_format->addItem(tr("Sparsight JSON (values, holes, locks, notes, where they come from)"));
+  form->addRow(tr("Format"), m_format);
+
+  auto* pathRow = new QHBoxLayout;
+  m_path = new QLineEdit(this);
+  m_path->setObjectName(QStringLiteral("export.path"));
+  auto* browseButton = new QPushButton(tr("Browse..."), this);
+  browseButton->setAutoDefault(false);
+  pathRow->addWidget(m_path, 1);
+  pathRow->addWidget(browseButton);
+  form->addRow(tr("File"), pathRow);
+  m_replace = new QCheckBox(tr("This file exists. Replace it"), this);
+  m_replace->setObjectName(QStringLiteral("export.replace"));
+  form->addRow(QString(), m_replace);
+
+  auto* holesRow = new QHBoxLayout;
+  m_holes = new QLabel(this);
+  m_holes->setObjectName(QStringLiteral("export.holes"));
+  m_fill = new QComboBox(this);
+  m_fill->setObjectName(QStringLiteral("export.fill"));
+  m_fill->addItem(tr("do not export with holes"));
+  m_fill->addItem(tr("fill from the nearest step"));
+  m_fill->addItem(tr("fill from the last step before"));
+  m_fill->addItem(tr("fill with"));
+  m_fillValue = new QDoubleSpinBox(this);
+  m_fillValue->setRange(0, 100);
+  m_fillValue->setDecimals(2);
+  m_fillValue->setSuffix(QStringLiteral(" %"));
+  m_fillValue->setValue(100);
+  holesRow->addWidget(m_holes);
+  holesRow->addWidget(m_fill, 1);
+  holesRow->addWidget(m_fillValue);
+  form->addRow(tr("Holes"), holesRow);
+  layout->addLayout(form);
+
+  auto* previewTitle = new QLabel(tr("First lines"), this);
+  previewTitle->setFont(fonts::title());
+  layout->addWidget(previewTitle);
+  m_preview = new QPlainTextEdit(this);
+  m_preview->setObjectName(QStringLiteral("export.preview"));
+  m_preview->setReadOnly(true);
+  m_preview->setLineWrapMode(QPlainTextEdit::NoWrap);
+  m_preview->setFont(QFontDatabase::systemFont(QFontDatabase::FixedFont));
+  m_preview->setMinimumHeight(140);
+  layout->addWidget(m_preview, 2);
+  m_size = new QLabel(this);
+  m_size->setFont(fonts::secondary());
+  layout->addWidget(m_size);
+
+  auto* checksTitle = new QLabel(tr("Checks"), this);
+  checksTitle->setFont(fonts::title());
+  layout->addWidget(checksTitle);
+  m_checks = new QListWidget(this);
+  m_checks->setObjectName(QStringLiteral("export.checks"));
+  m_checks->setSelectionMode(QAbstractItemView::NoSelection);
+  m_checks->setFocusPolicy(Qt::NoFocus);
+  m_checks->setWordWrap(true);
+  m_checks->setMinimumHeight(110);
+  layout->addWidget(m_checks, 1);
+  m_load = new QLabel(this);
+  m_load->setTextInteractionFlags(Qt::TextSelectableByMouse | Qt::TextSelectableByKeyboard);
+  m_load->setWordWrap(true);
+  m_load->setFont(fonts::secondary());
+  layout->addWidget(m_load);
+
+  m_state = new QLabel(this);
+  m_state->setObjectName(QStringLiteral("export.state"));
+  m_state->setWordWrap(true);
+  layout->addWidget(m_state);
+  auto* buttons = new QDialogButtonBox(QDialogButtonBox::Cancel, this);
+  m_export = buttons->addButton(tr("Export"), QDialogButtonBox::AcceptRole);
+  m_export->setObjectName(QStringLiteral("export.go"));
+  m_export->setDefault(true);
+  layout->addWidget(buttons);
+
+  const QSettings settings;
+  m_format->setCurrentIndex(std::clamp(settings.value(QLatin1String(kFormatKey), 0).toInt(), 0, 1));
+  m_fill->setCurrentIndex(std::clamp(settings.value(QLatin1String(kFillKey), 0).toInt(), 0, 3));
+  const ProfileDocument& document = m_session.profile();
+  QString base =
+      document.filePath().isEmpty() ? QStringLiteral("profile") : QFileInfo(document.filePath()).completeBaseName();
+  QString dir = settings.value(QLatin1String(kDirKey)).toString();
+  if (dir.isEmpty() || !QFileInfo(dir).isDir()) {
+    dir = document.filePath().isEmpty() ? QDir::homePath() : QFileInfo(document.filePath()).absolutePath();
+  }
+  m_path->setText(QDir(dir).filePath(base + QLatin1Char('.') + suffix()));
+
+  connect(m_format, &QComboBox::currentIndexChanged, this, [this] {
+    const QFileInfo old(m_path->text());
+    if (old.suffix() == QLatin1String("csv") || old.suffix() == QLatin1String("json")) {
+      m_path->setText(old.dir().filePath(old.completeBaseName() + QLatin1Char('.') + suffix()));
+    }
+    refreshPreview();
+  });
+  connect(m_fill, &QComboBox::currentIndexChanged, this, [this] { refreshPreview(); });
+  connect(m_fillValue, &QDoubleSpinBox::valueChanged, this, [this] { refreshPreview(); });
+  connect(m_path, &QLineEdit::textChanged, this, [this] {
+    m_replace->setChecked(false);
+    refreshButton();
+  });
+  connect(m_replace, &QCheckBox::toggled, this, [this] { refreshButton(); });
+  connect(browseButton, &QPushButton::clicked, this, [this] { browse(); });
+  connect(&m_session.profile(), &ProfileDocument::profileChanged, this, [this] { refreshPreview(); });
+  connect(buttons, &QDialogButtonBox::accepted, this, [this] { write(); });
+  connect(buttons, &QDialogButtonBox::rejected, this, &QDialog::reject);
+  refreshPreview();
+}
+
+ExportDialog::~ExportDialog() = default;
+
+QString ExportDialog::suffix() const {
+  return format() == Format::SvooCsv ? QStringLiteral("csv") : QStringLiteral("json");
+}
+void ExportDialog::setFormat(Format format) { m_format->setCurrentIndex(format == Format::Json ? 1 : 0); }
+ExportDialog::Format ExportDialog::format() const {
+  return m_format->currentIndex() == 1 ? Format::Json : Format::SvooCsv;
+}
+void ExportDialog::setPath(const QString& path) { m_path->setText(path); }
+QString ExportDialog::path() const { return m_path->text().trimmed(); }
+void ExportDialog::setFill(FillPolicy policy, double value) {
+  if (policy == FillPolicy::Value) m_fillValue->setValue(value * 100);
+  m_fill->setCurrentIndex(static_cast<int>(policy));
+}
+bool ExportDialog::isSettled() const { return !m_preparing && !m_writing; }
+
+void ExportDialog::refreshPreview() {
+  const Profile& profile = m_session.profile().current();
+  const bool csv = format() == Format::SvooCsv;
+  const Index holes = profile.holeCount();
+  m_holes->setText(holes == 0 ? tr("none")
+                              : tr("%1 of %2 cells").arg(formatCount(holes), formatCount(profile.cellCount())));
+  m_fill->setVisible(holes > 0 && csv);
+  m_fillValue->setVisible(holes > 0 && csv && m_fill->currentIndex() == 3);
+  m_preparing = true;
+  m_prepared.reset();
+  refreshButton();
+  const auto policy = static_cast<FillPolicy>(m_fill->currentIndex());
+  const double value = m_fillValue->value() / 100;
+  JobSpec spec;
+  spec.name = "Prepare the export preview";
+  spec.lane = Lane::Io;
+  spec.supersedeTag = "export.preview";
+  m_previewJob = m_session.jobs().submit<std::shared_ptr<const Prepared>>(
+      spec,
+      [profile, csv, policy, value](JobContext&) {
+        auto out = std::make_shared<Prepared>();
+        try {
+          out->content = csv ? formatSvooCsv(fillForExport(profile, policy, value)) : formatProfileJson(profile);
+        } catch (const Error& error) {
+          out->error = QString::fromStdString(error.what());
+        }
+        return std::shared_ptr<const Prepared>(out);
+      },
+      [this](Outcome<std::shared_ptr<const Prepared>> outcome) {
+        if (std::holds_alternative<Cancelled>(outcome)) return;  // a newer one is on its way
+        m_preparing = false;
+        if (const auto* failed = std::get_if<Error>(&outcome)) {
+          auto out = std::make_shared<Prepared>();
+          out->error = QString::fromStdString(failed->what());
+          m_prepared = out;
+        } else {
+          m_prepared = std::get<std::shared_ptr<const Prepared>>(outcome);
+        }
+        QString head;
+        const std::string& content = m_prepared->content;
+        std::size_t at = 0;
+        for (int i = 0; i < kPreviewLines && at < content.size(); ++i) {
+          const std::size_t end = std::min(content.find('\n', at), content.size());
+          head += QString::fromUtf8(content.data() + at, static_cast<qsizetype>(std::min<std::size_t>(end - at, 400)));
+          head.remove(QLatin1Char('\r'));
+          head += QLatin1Char('\n');
+          at = end + 1;
+        }
+        const auto lines = std::count(content.begin(), content.end(), '\n');
+        m_preview->setPlainText(head);
+        m_size->setText(
+            content.empty()
+                ? QString()
+                : tr("%1 lines, %2 bytes").arg(formatCount(lines), formatCount(static_cast<qint64>(content.size()))));
+        refreshChecks();
+        refreshButton();
+      });
+  refreshChecks();
+}
+
+void ExportDialog::refreshChecks() {
+  const Profile& profile = m_session.profile().current();
+  const bool csv = format() == Format::SvooCsv;
+  m_checks->clear();
+  const auto add = [this](const char* icon, const QString& text) {
+    m_checks->addItem(new QListWidgetItem(themedIcon(QLatin1String(icon)), text));
+  };
+  if (m_prepared && !m_prepared->error.isEmpty()) add("error", m_prepared->error);
+  const ProfileSummary all = summarise(profile);
+  add("info", tr("%1 steps x %2 layers x %3 heads, mean kept %4 % (skipped %5 %)")
+                  .arg(profile.steps())
+                  .arg(profile.layers())
+                  .arg(profile.heads())
+                  .arg(budget::percentDigits(all.mean), budget::percentDigits(1 - all.mean)));
+  const Index holes = profile.holeCount();
+  if (!csv && holes > 0) add("info", tr("%1 holes are written as null").arg(formatCount(holes)));
+  if (csv && holes > 0 && m_fill->currentIndex() != 0) {
+    add("warning", tr("%1 holes are filled in the file only; the open profile keeps them").arg(formatCount(holes)));
+  }
+  if (const auto& trace = m_session.trace()) {
+    const TraceInfo& info = trace->info();
+    const auto compare = [&](int mine, int theirs, const QString& what) {
+      if (theirs > 0 && mine != theirs) {
+        add("warning", tr("the profile has %1 %2, the open trace's model %3: a runtime would look up wrong cells")
+                           .arg(mine)
+                           .arg(what)
+                           .arg(theirs));
+      }
+    };
+    compare(profile.steps(), info.run.numInferenceSteps, tr("steps"));
+    compare(profile.layers(), info.model.numLayers, tr("layers"));
+    compare(profile.heads(), info.model.numHeads, tr("heads"));
+  }
+  if (csv) {
+    int locks = 0, notes = 0;
+    for (int l = 0; l < profile.layers(); ++l) {
+      locks += profile.layerLocked(l) ? 1 : 0;
+      notes += profile.layerNote(l).empty() ? 0 : 1;
+    }
+    if (locks + notes > 0)
+      add("warning", tr("locks (%1) and notes (%2) are not part of a CSV; JSON keeps them").arg(locks).arg(notes));
+    if (profile.role != BudgetRole::KeptFloor) {
+      add("info", tr("SVOO takes these numbers as the least kept share of key clusters, on top of its top-p rule"));
+    }
+    if (profile.lineEnding != "\r\n") add("info", tr("line ends as in the file it came from, not SVOO's CRLF"));
+  }
+  m_load->setText(
+      csv ? tr("SVOO loads it with  --sparsity_csv_path %1").arg(QDir::toNativeSeparators(path()))
+          : tr("Sparsight and sparsight-cli load it: sparsight-cli info %1").arg(QDir::toNativeSeparators(path())));
+}
+
+void ExportDialog::refreshButton() {
+  const QFileInfo target(path());
+  const bool exists = target.isFile();
+  m_replace->setVisible(exists);
+  const bool ready = m_prepared && m_prepared->error.isEmpty();
+  QString why;
+  if (path().isEmpty()) {
+    why = tr("Type a file name.");
+  } else if (target.isDir()) {
+    why = tr("%1 is a folder; type a file name in it.").arg(path());
+  } else if (!target.dir().exists()) {
+    why = tr("The folder %1 does not exist.").arg(target.dir().absolutePath());
+  } else if (m_prepared && !m_prepared->error.isEmpty()) {
+    why = tr("Cannot be exported like this; see the first check.");
+  } else if (exists && !m_replace->isChecked()) {
+    why = tr("Tick \"Replace it\" or choose another name.");
+  }
+  if (m_writing) why = tr("Writing...");
+  m_state->setText(why);
+  m_export->setText(exists ? tr("Replace") : tr("Export"));
+  m_export->setEnabled(ready && why.isEmpty());
+  if (m_load != nullptr && format() == Format::SvooCsv) {
+    m_load->setText(tr("SVOO loads it with  --sparsity_csv_path %1").arg(QDir::toNativeSeparators(path())));
+  }
+}
+
+void ExportDialog::browse() {
+  const QString filter = format() == Format::SvooCsv ? tr("SVOO CSV (*.csv)") : tr("Sparsight profile (*.json)");
+  // Our own checkbox asks about replacing, once.
+  const QString chosen = QFileDialog::getSaveFileName(this, tr("Export profile"), path(), filter, nullptr,
+                                                      QFileDialog::DontConfirmOverwrite);
+  if (chosen.isEmpty()) return;
+  m_path->setText(QFileInfo(chosen).suffix().isEmpty() ? chosen + QLatin1Char('.') + suffix() : chosen);
+}
+
+void ExportDialog::write() {
+  refreshButton();
+  if (!m_export->isEnabled() || !m_prepared) return;
+  const QString target = QFileInfo(path()).absoluteFilePath();
+  QSettings settings;
+  settings.setValue(QLatin1String(kFormatKey), m_format->currentIndex());
+  settings.setValue(QLatin1String(kFillKey), m_fill->currentIndex());
+  settings.setValue(QLatin1String(kDirKey), QFileInfo(target).absolutePath());
+  m_writing = true;
+  refreshButton();
+  JobSpec spec;
+  spec.name = "Export the profile";
+  spec.lane = Lane::Io;
+  m_writeJob = m_session.jobs().submit<bool>(
+      spec,
+      [prepared = m_prepared, target](JobContext&) {
+        writeFileAtomically(std::filesystem::path(target.toStdString()), prepared->content);
+        return true;
+      },
+      [this, target](Outcome<bool> outcome) {
+        m_writing = false;
+        if (const auto* failed = std::get_if<Error>(&outcome)) {
+          refreshButton();
+          m_state->setText(QString::fromStdString(failed->what()));
+          return;
+        }
+        if (std::holds_alternative<Cancelled>(outcome)) {
+          refreshButton();
+          return;
+        }
+        Q_EMIT exported(target);
+        accept();
+      });
+}
+
+}  // namespace sparsight

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <QByteArray>
+#include <QJsonObject>
+#include <QString>
+#include <QStringList>
+
+namespace sparsight {
+
+/// What the user chose, kept in the user's configuration directory. A value: load, change, save.
+struct Settings {
+  enum class ThemeChoice { System, Light, Dark };
+  ThemeChoice theme = ThemeChoice::System;
+  int uiScalePercent = 100;  ///< 80 to 200
+  int threads = 0;           ///< 0: all cores but one
+  QString backend = QStringLiteral("auto");
+  int traceCacheMiB = 1024;                   ///< loaded heads
+  int tileCacheMiB = 512;                     ///< map tiles
+  QString renderer = QStringLiteral("auto");  ///< "auto", "raster", "gl"; from the next start
+  QString colorMap;                           ///< empty: by theme
+  bool reducedMotion = false;
+  bool singleKeyShortcuts = true;  ///< single letters in maps and grids
+  bool restoreSession = true;
+
+  [[nodiscard]] static Settings load();
+  void save() const;
+  /// Threads of the computing core: all but one core, at least 1, unless chosen.
+  [[nodiscard]] int effectiveThreads() const;
+  friend bool operator==(const Settings&, const Settings&) = default;
+};
+
+/// Light or dark, as the choice and, for System, the desktop's palette say.
+[[nodiscard]] bool wantsDark(Settings::ThemeChoice choice);
+
+/// Recent files, newest first; traces and profiles in one list, the start page shows what each is.
+[[nodiscard]] QStringList recentFiles();
+void addRecentFile(const QString& path);
+void clearRecentFiles();
+
+}  // namespace sparsight
