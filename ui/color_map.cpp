@@ -11,8 +11,8 @@ namespace {
 
 QRgb opaque(Rgb c) { return qRgb(c.r, c.g, c.b); }
 
-/// Skipped: the colour's own grey, pulled most of the way to the background. What remains is enough to see that there was
-/// mass, and cannot be taken for a kept colour in either theme.
+/// Skipped: the colour's own grey, pulled most of the way to the background. What remains is enough to see that there
+/// was mass, and cannot be taken for a kept colour in either theme.
 QRgb dimmedColor(QRgb color, const Theme& theme) {
   constexpr int kGreyPercent = 30;
   const int grey = qGray(color);
@@ -45,13 +45,19 @@ ColorLut::ColorLut(const ColorSettings& settings, const Theme& theme) : m_settin
 
 QString paletteTitle(Palette palette) {
   switch (palette) {
-    case Palette::Viridis: return QStringLiteral("Viridis");
-    case Palette::Magma: return QStringLiteral("Magma");
-    case Palette::Inferno: return QStringLiteral("Inferno");
-    case Palette::Cividis: return QStringLiteral("Cividis");
-    case Palette::Grey: return QCoreApplication::translate("Palette", "Grey");
+    case Palette::Viridis:
+      return QStringLiteral("Viridis");
+    case Palette::Magma:
+      return QStringLiteral("Magma");
+    case Palette::Inferno:
+      return QStringLiteral("Inferno");
+    case Palette::Cividis:
+      return QStringLiteral("Cividis");
+    case Palette::Grey:
+      return QCoreApplication::translate("Palette", "Grey");
     case Palette::Diverging:
-    case Palette::DivergingDark: return QCoreApplication::translate("Palette", "Diverging");
+    case Palette::DivergingDark:
+      return QCoreApplication::translate("Palette", "Diverging");
   }
   return {};
 }

@@ -33,7 +33,9 @@ class ColorLut {
   [[nodiscard]] const std::vector<QRgb>& colors() const noexcept { return m_colors; }
   /// The same without hue and with most of the contrast to the background taken away.
   [[nodiscard]] const std::vector<QRgb>& dimmed() const noexcept { return m_dimmed; }
-  [[nodiscard]] QColor colorOf(double value) const { return QColor::fromRgba(m_colors[encodeValue(static_cast<float>(value))]); }
+  [[nodiscard]] QColor colorOf(double value) const {
+    return QColor::fromRgba(m_colors[encodeValue(static_cast<float>(value))]);
+  }
 
  private:
   std::uint64_t m_version;

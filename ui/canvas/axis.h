@@ -13,8 +13,8 @@ namespace sparsight {
 /// A run of map positions that belong together: a video frame, the text, a cluster.
 struct AxisBand {
   Index first = 0, last = 0;
-  QString label;           ///< "f3", "text", "c12"
-  Index minorLength = 0;   ///< tokens of a row of the frame; 0: none
+  QString label;          ///< "f3", "text", "c12"
+  Index minorLength = 0;  ///< tokens of a row of the frame; 0: none
 };
 struct AxisSpec {
   std::vector<AxisBand> bands;

@@ -61,9 +61,7 @@ void ColorBar::setBarExtent(int top, int bottom) {
 
 QRect ColorBar::barRect() const noexcept { return {kBarLeft, m_top, kBarWidth, std::max(1, m_bottom - m_top)}; }
 
-QSize ColorBar::sizeHint() const {
-  return {kBarLeft + kBarWidth + kHistogramWidth + kLabelGap + 40, 200};
-}
+QSize ColorBar::sizeHint() const { return {kBarLeft + kBarWidth + kHistogramWidth + kLabelGap + 40, 200}; }
 
 double ColorBar::yOf(double value) const noexcept {
   const QRect bar = barRect();
@@ -181,12 +179,13 @@ void ColorBar::paintEvent(QPaintEvent*) {
   // Histogram.
   painter.setPen(Qt::NoPen);
   QColor fill = theme.disabled;
-  fill.setAlphaF(0.55);
+  fill.setAlphaF(0.55F);
   const double step = static_cast<double>(bar.height()) / static_cast<double>(m_bins.size());
   for (std::size_t i = 0; i < m_bins.size(); ++i) {
     if (m_bins[i] <= 0) continue;
     const double y = bar.bottom() + 1 - (static_cast<double>(i) + 1) * step;
-    painter.fillRect(QRectF(bar.right() + 4, y + 0.5, std::max(1.0, m_bins[i] * double{kHistogramWidth}), step - 1), fill);
+    painter.fillRect(QRectF(bar.right() + 4, y + 0.5, std::max(1.0, static_cast<double>(m_bins[i]) * kHistogramWidth), step - 1),
+                     fill);
   }
 
   // Ticks: as many labels as fit.
@@ -199,8 +198,8 @@ void ColorBar::paintEvent(QPaintEvent*) {
     if (lastY - y < metrics.height() + 2) continue;
     lastY = y;
     const double top = std::clamp(y - metrics.height() / 2.0, 0.0, static_cast<double>(height() - metrics.height()));
-    painter.drawText(QRectF(labelLeft + 2, top, width() - labelLeft - 2, metrics.height()), Qt::AlignLeft | Qt::AlignVCenter,
-                     label);
+    painter.drawText(QRectF(labelLeft + 2, top, width() - labelLeft - 2, metrics.height()),
+                     Qt::AlignLeft | Qt::AlignVCenter, label);
   }
 
   if (m_marked && *m_marked > 0) {
@@ -246,7 +245,7 @@ void ColorBar::moveHandle(Handle handle, double value) {
   } else {
     range.maximum = m_domain.valueAt(std::clamp(t, m_domain.fraction(range.minimum) + 0.02, 1.0));
   }
-  emit rangeDragged(range.minimum, range.maximum);
+  Q_EMIT rangeDragged(range.minimum, range.maximum);
 }
 
 void ColorBar::mousePressEvent(QMouseEvent* event) {
@@ -279,7 +278,7 @@ void ColorBar::mouseReleaseEvent(QMouseEvent*) {
 
 void ColorBar::mouseDoubleClickEvent(QMouseEvent*) {
   m_dragging = Handle::None;
-  emit resetRequested();
+  Q_EMIT resetRequested();
 }
 
 void ColorBar::leaveEvent(QEvent*) {
@@ -293,11 +292,20 @@ void ColorBar::keyPressEvent(QKeyEvent* event) {
   const double value = m_focused == Handle::Minimum ? range.minimum : range.maximum;
   const double step = event->modifiers().testFlag(Qt::ShiftModifier) ? 0.05 : 0.01;
   switch (event->key()) {
-    case Qt::Key_Up: moveHandle(m_focused, m_domain.valueAt(m_domain.fraction(value) + step)); break;
-    case Qt::Key_Down: moveHandle(m_focused, m_domain.valueAt(m_domain.fraction(value) - step)); break;
-    case Qt::Key_Left: m_focused = Handle::Minimum; break;
-    case Qt::Key_Right: m_focused = Handle::Maximum; break;
-    default: return QWidget::keyPressEvent(event);
+    case Qt::Key_Up:
+      moveHandle(m_focused, m_domain.valueAt(m_domain.fraction(value) + step));
+      break;
+    case Qt::Key_Down:
+      moveHandle(m_focused, m_domain.valueAt(m_domain.fraction(value) - step));
+      break;
+    case Qt::Key_Left:
+      m_focused = Handle::Minimum;
+      break;
+    case Qt::Key_Right:
+      m_focused = Handle::Maximum;
+      break;
+    default:
+      return QWidget::keyPressEvent(event);
   }
   update();
 }

@@ -35,7 +35,7 @@ class ColorBar : public QWidget {
   [[nodiscard]] double valueAtY(double y) const noexcept;
   [[nodiscard]] QSize sizeHint() const override;
 
- signals:
+ Q_SIGNALS:
   void rangeDragged(double minimum, double maximum);
   void resetRequested();
 

@@ -50,7 +50,8 @@ void GlSurface::release() {
 
 void GlSurface::initializeGL() {
   // Reparenting to another window makes a new context: everything of the old one goes first.
-  connect(context(), &QOpenGLContext::aboutToBeDestroyed, this, [this] { release(); }, Qt::UniqueConnection);
+  connect(
+      context(), &QOpenGLContext::aboutToBeDestroyed, this, [this] { release(); }, Qt::UniqueConnection);
   if (!initializeOpenGLFunctions()) return;
   m_description = QStringLiteral("OpenGL %1.%2 (%3)")
                       .arg(context()->format().majorVersion())
@@ -86,8 +87,8 @@ void GlSurface::uploadLut(const ColorLut& lut) {
   m_lutVersion = lut.version();
 }
 
-GLuint GlSurface::texture(const std::shared_ptr<const void>& owner, const void* data, int columns, int rows, bool shares,
-                          int& uploads) {
+GLuint GlSurface::texture(const std::shared_ptr<const void>& owner, const void* content, int columns, int rows,
+                          bool shares, int& uploads) {
   const auto found = m_textures.find(owner.get());
   if (found != m_textures.end()) {
     m_uses.splice(m_uses.begin(), m_uses, found->second.use);
@@ -104,7 +105,7 @@ GLuint GlSurface::texture(const std::shared_ptr<const void>& owner, const void* 
   glTexParameteri(GL_TEXTURE_2D, GL_TEXTURE_MAG_FILTER, GL_NEAREST);
   glPixelStorei(GL_UNPACK_ALIGNMENT, 1);
   glTexImage2D(GL_TEXTURE_2D, 0, shares ? GL_R8UI : GL_R16UI, columns, rows, 0, GL_RED_INTEGER,
-               shares ? GL_UNSIGNED_BYTE : GL_UNSIGNED_SHORT, data);
+               shares ? GL_UNSIGNED_BYTE : GL_UNSIGNED_SHORT, content);
   glPixelStorei(GL_UNPACK_ALIGNMENT, 4);
   m_uses.push_front(owner.get());
   entry.use = m_uses.begin();
@@ -141,7 +142,8 @@ void GlSurface::paintGL() {
     uploadLut(*scene.lut);
     m_program.bind();
     const QOpenGLVertexArrayObject::Binder binder(&m_vertexArray);
-    m_program.setUniformValue("surface", QVector2D(static_cast<float>(pixels.width()), static_cast<float>(pixels.height())));
+    m_program.setUniformValue("surface",
+                              QVector2D(static_cast<float>(pixels.width()), static_cast<float>(pixels.height())));
     m_program.setUniformValue("codes", 0);
     m_program.setUniformValue("colors", 1);
     m_program.setUniformValue("dimmed", 2);
@@ -171,7 +173,8 @@ void GlSurface::paintGL() {
       m_program.setUniformValue("overlay", shares != 0 ? 1 : 0);
       m_program.setUniformValue("area", QVector4D(static_cast<float>(area.left()), static_cast<float>(area.top()),
                                                   static_cast<float>(area.width()), static_cast<float>(area.height())));
-      m_program.setUniformValue("origin", QVector2D(static_cast<float>(draw.originX), static_cast<float>(draw.originY)));
+      m_program.setUniformValue("origin",
+                                QVector2D(static_cast<float>(draw.originX), static_cast<float>(draw.originY)));
       m_program.setUniformValue("cellSize",
                                 QVector2D(static_cast<float>(draw.cellWidth), static_cast<float>(draw.cellHeight)));
       glUniform2i(m_program.uniformLocation("cells"), tile.cellCols, tile.cellRows);
@@ -183,7 +186,9 @@ void GlSurface::paintGL() {
     painter.endNativePainting();
   }
   m_source.paintDecorations(painter, size());
-  if (incomplete) QMetaObject::invokeMethod(this, [this] { update(); }, Qt::QueuedConnection);
+  if (incomplete)
+    QMetaObject::invokeMethod(
+        this, [this] { update(); }, Qt::QueuedConnection);
 }
 
 }  // namespace sparsight

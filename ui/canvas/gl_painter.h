@@ -38,7 +38,7 @@ class GlSurface : public QOpenGLWidget, public MapSurface, private QOpenGLFuncti
   void release();
   void uploadLut(const ColorLut& lut);
   /// 0 when this frame's uploads are used up; `wanted` then says to come back.
-  GLuint texture(const std::shared_ptr<const void>& owner, const void* data, int columns, int rows, bool shares,
+  GLuint texture(const std::shared_ptr<const void>& owner, const void* content, int columns, int rows, bool shares,
                  int& uploads);
   void evict();
 

@@ -49,8 +49,8 @@ struct MapScene {
   QSize pixels;               ///< of the surface
   std::vector<TileDraw> draws;
   std::shared_ptr<const ColorLut> lut;
-  QColor background;          ///< where no tile is known yet
-  bool hatch = false;         ///< show the no-data hatch under cells without a value
+  QColor background;   ///< where no tile is known yet
+  bool hatch = false;  ///< show the no-data hatch under cells without a value
 };
 
 /// What the surface asks for when it paints.

@@ -54,7 +54,8 @@ constexpr Index kSamplesPerSide = 16;
 PlanOverlay::PlanOverlay(std::shared_ptr<const Plan> plan, const AttentionMap& map)
     : m_plan(std::move(plan)), m_rows(map.rows()), m_cols(map.cols()) {
   if (m_plan->queryCount != m_rows || m_plan->keyCount != m_cols) {
-    throw Error(ErrorCode::InvalidArgument, "the result is of a head with another number of tokens; run the method again");
+    throw Error(ErrorCode::InvalidArgument,
+                "the result is of a head with another number of tokens; run the method again");
   }
   m_sameOrder = sameOrder(map.qOrder(), m_plan->qOrder) && sameOrder(map.kOrder(), m_plan->kOrder);
   if (!m_sameOrder) {
@@ -95,16 +96,17 @@ Index PlanOverlay::runEnd(Index planRow) const noexcept {
   return block < 0 ? planRow + 1 : plan.qBounds[at(block) + 1];
 }
 
-std::vector<std::uint8_t> PlanOverlay::mask(const Tile& tile) const {
+std::vector<std::uint8_t> PlanOverlay::mask(const TileKey& key, int tileRows, int tileCols,
+                                            std::span<const float> values) const {
   const Plan& plan = *m_plan;
-  const int z = tile.key.level;
+  const int z = key.level;
   const Index side = Index{1} << z;
-  const Index row0 = (tile.key.tileY * kTileCells) << z, col0 = (tile.key.tileX * kTileCells) << z;
-  std::vector<std::uint8_t> out(at(Index{tile.cellRows} * tile.cellCols), 0);
-  std::vector<double> sums(at(tile.cellCols));
-  for (Index cell = 0; cell < tile.cellRows; ++cell) {
+  const Index row0 = (key.tileY * kTileCells) << z, col0 = (key.tileX * kTileCells) << z;
+  std::vector<std::uint8_t> out(at(Index{tileRows} * tileCols), 0);
+  std::vector<double> sums(at(tileCols));
+  for (Index cell = 0; cell < tileRows; ++cell) {
     const Index r0 = row0 + cell * side, r1 = std::min(m_rows, r0 + side);
-    std::uint8_t* line = out.data() + cell * tile.cellCols;
+    std::uint8_t* line = out.data() + cell * tileCols;
     const auto cellCols = [&](Index c) { return std::pair{col0 + c * side, std::min(m_cols, col0 + (c + 1) * side)}; };
 
     if (!plan.rowCount.empty()) {
@@ -113,9 +115,9 @@ std::vector<std::uint8_t> PlanOverlay::mask(const Tile& tile) const {
         const Index row = m_modelRow.empty() ? r : m_modelRow[at(r)];
         if (plan.rowCount[at(row)] > 0) threshold = std::min(threshold, plan.rowThreshold[at(row)]);
       }
-      for (Index c = 0; c < tile.cellCols; ++c) {
+      for (Index c = 0; c < tileCols; ++c) {
         // Stored thresholds and tile values are both float32 of the same quantity, computed by different sums.
-        line[c] = tile.cells[at(cell * tile.cellCols + c)] >= threshold * (1.0F - 1e-5F) ? 255 : 0;
+        line[c] = values[at(cell * tileCols + c)] >= threshold * (1.0F - 1e-5F) ? 255 : 0;
       }
       continue;
     }
@@ -125,7 +127,7 @@ std::vector<std::uint8_t> PlanOverlay::mask(const Tile& tile) const {
         const Index end = std::min(r1, runEnd(r));
         for (const Interval& kept : plan.keptIntervals(r)) {
           const Index first = std::max(kept.first, col0);
-          const Index last = std::min({kept.last, m_cols, col0 + Index{tile.cellCols} * side});
+          const Index last = std::min({kept.last, m_cols, col0 + Index{tileCols} * side});
           for (Index c = first; c < last;) {
             const Index index = (c - col0) >> z;
             const Index stop = std::min(last, col0 + (index + 1) * side);
@@ -135,13 +137,13 @@ std::vector<std::uint8_t> PlanOverlay::mask(const Tile& tile) const {
         }
         r = end;
       }
-      for (Index c = 0; c < tile.cellCols; ++c) {
+      for (Index c = 0; c < tileCols; ++c) {
         const auto [c0, c1] = cellCols(c);
-        line[c] = shareOf(sums[at(c)], static_cast<double>((r1 - r0) * (c1 - c0)), tile.key.reduce);
+        line[c] = shareOf(sums[at(c)], static_cast<double>((r1 - r0) * (c1 - c0)), key.reduce);
       }
       continue;
     }
-    for (Index c = 0; c < tile.cellCols; ++c) {
+    for (Index c = 0; c < tileCols; ++c) {
       const auto [c0, c1] = cellCols(c);
       const Index ny = std::min(kSamplesPerSide, r1 - r0), nx = std::min(kSamplesPerSide, c1 - c0);
       Index hits = 0;
@@ -151,7 +153,7 @@ std::vector<std::uint8_t> PlanOverlay::mask(const Tile& tile) const {
           hits += keptInPlan(planRow, m_planCol[at(c0 + (2 * x + 1) * (c1 - c0) / (2 * nx))]) ? 1 : 0;
         }
       }
-      line[c] = shareOf(static_cast<double>(hits), static_cast<double>(nx * ny), tile.key.reduce);
+      line[c] = shareOf(static_cast<double>(hits), static_cast<double>(nx * ny), key.reduce);
     }
   }
   return out;

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "sparsight/core/attention_map.h"
@@ -17,13 +18,13 @@ class PlanOverlay {
   PlanOverlay(std::shared_ptr<const Plan> plan, const AttentionMap& map);
 
   [[nodiscard]] const Plan& plan() const noexcept { return *m_plan; }
-  /// Kept share of every cell, 0..255. For max-pooled tiles a cell is kept if any of its pairs is: needles stay visible.
-  /// Exact where map and plan share the order or a cell has at most 256 pairs, otherwise from 256 pairs of the cell.
-  /// Plans by row threshold keep a cell whose value reaches the smallest threshold of its rows.
-  [[nodiscard]] std::vector<std::uint8_t> mask(const Tile& tile) const;
+  /// Kept share of every cell, 0..255. For max-pooled tiles a cell is kept if any of its pairs is: needles stay
+  /// visible. Exact where map and plan share the order or a cell has at most 256 pairs, otherwise from 256 pairs of the
+  /// cell. Plans by row threshold keep a cell whose value reaches the smallest threshold of its rows.
+  [[nodiscard]] std::vector<std::uint8_t> mask(const TileKey& key, int cellRows, int cellCols,
+                                               std::span<const float> values) const;
   /// One pair by map position. Row-threshold plans need the pair's probability, else nullopt.
-  [[nodiscard]] std::optional<bool> kept(Index rowPosition, Index colPosition,
-                                         std::optional<double> probability) const;
+  [[nodiscard]] std::optional<bool> kept(Index rowPosition, Index colPosition, std::optional<double> probability) const;
   /// Kept keys / keys of every map row.
   [[nodiscard]] std::vector<float> rowKept() const;
 
@@ -35,10 +36,10 @@ class PlanOverlay {
   std::shared_ptr<const Plan> m_plan;
   Index m_rows = 0, m_cols = 0;
   bool m_sameOrder = false;
-  std::vector<Index> m_planRow, m_planCol;             // map position -> plan position; empty when the orders agree
-  std::vector<Index> m_modelRow;                       // map position -> stored row; empty: model order
-  std::vector<std::int32_t> m_rowBlock, m_colBlock;    // plan position -> block
-  std::vector<std::int32_t> m_rowGroup;                // plan position -> interval group
+  std::vector<Index> m_planRow, m_planCol;           // map position -> plan position; empty when the orders agree
+  std::vector<Index> m_modelRow;                     // map position -> stored row; empty: model order
+  std::vector<std::int32_t> m_rowBlock, m_colBlock;  // plan position -> block
+  std::vector<std::int32_t> m_rowGroup;              // plan position -> interval group
 };
 
 }  // namespace sparsight

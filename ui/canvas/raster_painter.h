@@ -20,7 +20,7 @@ class RasterPainter {
 
  private:
   struct Coloured {
-    std::shared_ptr<const MapTile> tile;     // keeps the key's address from being reused
+    std::shared_ptr<const MapTile> tile;  // keeps the key's address from being reused
     std::shared_ptr<const KeptMask> kept;
     std::uint64_t lutVersion = 0;
     std::vector<QRgb> pixels;
