@@ -24,7 +24,9 @@ const double kNaN = std::numeric_limits<double>::quiet_NaN();
 int nudgeMergeId(const std::vector<int>& layers, const BudgetScope& scope) {
   // FNV-1a: another selection or scope must not continue the burst.
   std::uint64_t hash = 1469598103934665603U;
-  const auto mix = [&hash](int v) { hash = (hash ^ static_cast<std::uint64_t>(v + 2)) * std::uint64_t{1099511628211U}; };
+  const auto mix = [&hash](int v) {
+    hash = (hash ^ static_cast<std::uint64_t>(v + 2)) * std::uint64_t{1099511628211U};
+  };
   for (const int layer : layers) mix(layer);
   mix(scope.step.value_or(-1));
   mix(scope.head.value_or(-1));

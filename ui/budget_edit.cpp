@@ -196,8 +196,7 @@ QString layerNames(const std::vector<int>& layers) {
   for (std::size_t i = 0; i < sorted.size();) {
     std::size_t j = i;
     while (j + 1 < sorted.size() && sorted[j + 1] == sorted[j] + 1) ++j;
-    parts << (j == i ? QStringLiteral("L%1").arg(sorted[i])
-                     : QStringLiteral("L%1-L%2").arg(sorted[i]).arg(sorted[j]));
+    parts << (j == i ? QStringLiteral("L%1").arg(sorted[i]) : QStringLiteral("L%1-L%2").arg(sorted[i]).arg(sorted[j]));
     i = j + 1;
   }
   if (parts.size() > 4) {

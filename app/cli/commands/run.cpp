@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "app/cli/command.h"
+#include "sparsight/core/run.h"
+
+namespace sparsight {
+namespace cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json orNull(const std::optional<double>& value) { return value && std::isfinite(*value) ? Json(*value) : Json(); }
+
+Json rowOf(const HeadReport& head) {
+  Json row{{"step", head.id.call.step}, {"branch", head.id.call.branch}, {"layer", head.id.call.layer},
+           {"kind", head.id.call.kind}, {"call", head.id.call.call},     {"head", head.id.head}};
+  row["would_be_dense"] = head.wouldBeDense;
+  if (!head.skippedReason.empty()) {
+    row["skipped_reason"] = head.skippedReason;
+    return row;
+  }
+  const Plan& plan = head.plan;
+  const Evaluation& numbers = head.evaluation;
+  row["kept_fraction"] = numbers.keptFraction;
+  row["blocks"] = Json{{"kept_fraction", numbers.blocksKeptFraction}};
+  row["kept_mass"] = numbers.keptMass;
+  row["kept_mass_p5"] = numbers.keptMassP5;
+  row["output_rel_error"] = orNull(numbers.outputRelError);
+  row["output_cosine"] = orNull(numbers.outputCosine);
+  row["starved_rows"] = numbers.starvedRows;
+  row["head_class"] = plan.headClass == HeadClass::None ? Json() : Json(headClassName(plan.headClass));
+  row["mse"] = plan.mse ? Json(*plan.mse) : Json();
+  row["margin"] = orNull(plan.margin);
+  row["planner_flops"] = plan.plannerFlops;
+  row["attention_flops"] = numbers.attentionFlops;
+  row["plan_ms"] = head.planMs;
+  row["evaluate_ms"] = numbers.evaluateMs;
+  row["backend"] = numbers.backend;
+  row["fallbacks"] = numbers.fallbacks;
+  row["evaluated_rows"] = numbers.evaluatedRows;
+  row["total_rows"] = numbers.totalRows;
+  if (numbers.keptMassCi95) row["kept_mass_ci95"] = orNull(numbers.keptMassCi95);
+  if (numbers.outputRelErrorCi95) row["output_rel_error_ci95"] = orNull(numbers.outputRelErrorCi95);
+  row["reused_from_step"] = plan.reusedFromStep ? Json(*plan.reusedFromStep) : Json();
+  if (!plan.facts.empty()) row["facts"] = plan.facts;
+  return row;
+}
+
+Json resolvedOf(const RunReport& report) {
+  Json resolved = Json::object();
+  const auto specs = methodById(report.methodId).params();
+  for (const auto& [name, text] : report.resolved) {
+    const auto spec = std::find_if(specs.begin(), specs.end(), [&](const ParamSpec& s) { return s.name == name; });
+    const bool number = name == "dense_steps" || name == "dense_layers" ||
+                        (spec != specs.end() && (spec->type == ParamType::Int || spec->type == ParamType::Real));
+    if (spec != specs.end() && spec->type == ParamType::Bool) {
+      resolved[name] = text == "true";
+      continue;
+    }
+    const Json parsed = number ? Json::parse(text, nullptr, false) : Json();
+    resolved[name] = parsed.is_number() ? parsed : Json(text);
+  }
+  return resolved;
+}
+
+std::string percent(double fraction) { return fmt::format("{:.1f} %", fraction * 100.0); }
+
+void printTable(const RunReport& report) {
+  fmt::print("{:>5} {:>5} {:>4}  {:<9} {:>8} {:>8} {:>8} {:>8} {:>9} {:>7}  {}\n", "step", "layer", "head", "class",
+             "kept", "skipped", "mass", "mass p5", "error", "margin", "note");
+  for (const HeadReport& head : report.heads) {
+    fmt::print("{:>5} {:>5} {:>4}  ", head.id.call.step, head.id.call.layer, head.id.head);
+    if (!head.skippedReason.empty()) {
+      fmt::print("skipped: {}\n", head.skippedReason);
+      continue;
+    }
+    const Evaluation& numbers = head.evaluation;
+    std::string note = head.wouldBeDense ? "warm-up: would be dense" : "";
+    if (numbers.starvedRows > 0) {
+      note += fmt::format("{}{} rows keep nothing", note.empty() ? "" : "; ", numbers.starvedRows);
+    }
+    if (numbers.keptMassCi95) {
+      note += fmt::format("{}mass +-{:.2f} % from {} of {} rows", note.empty() ? "" : "; ",
+                          *numbers.keptMassCi95 * 100.0, numbers.evaluatedRows, numbers.totalRows);
+    }
+    fmt::print("{:<9} {:>8} {:>8} {:>8} {:>8} {:>9} {:>7}  {}\n", headClassName(head.plan.headClass),
+               percent(numbers.keptFraction), percent(1.0 - numbers.keptFraction), percent(numbers.keptMass),
+               percent(numbers.keptMassP5),
+               numbers.outputRelError ? fmt::format("{:.5f}", *numbers.outputRelError) : "no V",
+               head.plan.margin ? fmt::format("{:.3f}", *head.plan.margin) : "", note);
+  }
+}
+
+class RunCommand final : public Command {
+ public:
+  void define(CLI::App& app) override {
+    app.add_option("trace", m_trace, "Trace file");
+    app.add_option("--method", m_method, "Method id; see sparsight-cli methods")->required();
+    app.add_option("--param", m_params, "Parameters name=value; see sparsight-cli methods");
+    app.add_option("--warmup", m_warmup, "on: the first steps and layers stay dense as the method's warm-up says")
+        ->check(CLI::IsMember({"off", "on"}));
+    app.add_option("--draws", m_draws, "HDF5 file of random draws (sampled_rows, init_q_idx, init_k_idx)");
+    app.add_option("--plan", m_plan, "Writes the plans (orders, masks, exact intervals) to this HDF5 file");
+    app.add_option("--results", m_results, "Writes the numbers to this HDF5 file");
+    app.add_flag("--json", m_json, "One JSON document on standard output");
+    m_selectors.define(app);
+  }
+
+  int run(Context& context) override {
+    takeTraceFromParams();
+    const auto trace = openTrace(m_trace, context.traceOptions());
+    RunRequest request;
+    request.methodId = m_method;
+    request.params = ParamSet::parse(methodById(m_method).params(), m_params);
+    request.selection = m_selectors.selection();
+    request.seed = context.seed;
+    request.warmup = m_warmup == "on";
+    request.evaluate.rows = m_selectors.rowCount();
+    request.evaluate.includePadding = context.includePadding();
+    if (!m_draws.empty()) request.draws = readDraws(m_draws);
+
+    RunReport report = runMethod(*trace, request, context.backend(), context.control(m_method));
+    const auto planned = std::find_if(report.heads.begin(), report.heads.end(),
+                                      [](const HeadReport& head) { return head.skippedReason.empty(); });
+    if (planned == report.heads.end()) {
+      throw Error(ErrorCode::Unsupported,
+                  fmt::format("{}: no head could be planned; {}", m_trace, report.heads.front().skippedReason));
+    }
+    std::vector<std::string> warnings = trace->info().warnings;
+    warnings.insert(warnings.end(), report.warnings.begin(), report.warnings.end());
+    if (!m_plan.empty()) writePlanFile(m_plan, *trace, report, request);
+    if (!m_results.empty()) writeResultsFile(m_results, *trace, report, request);
+    if (m_json) {
+      Json rows = Json::array();
+      for (const HeadReport& head : report.heads) rows.push_back(rowOf(head));
+      printJson(Json{{"trace", m_trace},
+                     {"method", m_method},
+                     {"resolved", resolvedOf(report)},
+                     {"warnings", warnings},
+                     {"rows", std::move(rows)}}
+                    .dump(2));
+      return kOk;
+    }
+    for (const std::string& warning : warnings) context.warn(warning);
+    printTable(report);
+    fmt::print("\nmethod {}, resolved:", m_method);
+    for (const auto& [name, value] : report.resolved) fmt::print(" {}={}", name, value);
+    fmt::print("\n");
+    return kOk;
+  }
+
+ private:
+  // "--param a=1 b=2" takes several words, so a trace named after it lands there; only parameters bear '='.
+  void takeTraceFromParams() {
+    if (m_trace.empty() && !m_params.empty() && m_params.back().find('=') == std::string::npos) {
+      m_trace = m_params.back();
+      m_params.pop_back();
+    }
+    if (m_trace.empty()) {
+      throw Error(ErrorCode::InvalidArgument, "run: no trace given; write sparsight-cli run TRACE.h5 --method ID");
+    }
+  }
+
+  std::string m_trace, m_method, m_warmup = "off", m_draws, m_plan, m_results;
+  std::vector<std::string> m_params;
+  bool m_json = false;
+  SelectorOptions m_selectors;
+};
+
+}  // namespace
+}  // namespace cli
+
+const CommandInfo& run_command() {
+  static const CommandInfo info{"run", "Plans and evaluates a method on the selected heads, steps in order",
+                                [] { return std::unique_ptr<cli::Command>(std::make_unique<cli::RunCommand>()); }};
+  return info;
+}
+
+}  // namespace sparsight

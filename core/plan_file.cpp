@@ -1,0 +1,376 @@
+// SPDX-License-Identifier: Apache-2.0
+// Plan and results files: one HDF5 group per head, "/plan/step_0019/cond/layer_000/self/head_00".
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "sparsight/core/files.h"
+#include "sparsight/core/run.h"
+#include "trace/hdf5_file.h"
+
+namespace sparsight {
+namespace {
+
+constexpr const char* kPlanFormat = "sparsight-plan";
+constexpr const char* kResultsFormat = "sparsight-results";
+constexpr Index kMaxElements = Index{1} << 31;
+constexpr Index kCompressFrom = 4096;  // below, a chunk index costs more than it saves
+
+[[nodiscard]] std::string groupPath(const HeadId& id) {
+  const std::string leaf = id.call.call == 0 ? id.call.kind : fmt::format("{}.{}", id.call.kind, id.call.call);
+  return fmt::format("plan/step_{:04}/{}/layer_{:03}/{}/head_{:02}", id.call.step, id.call.branch, id.call.layer, leaf,
+                     id.head);
+}
+
+template <class T>
+void writeTable(h5::Group& group, const char* name, std::span<const T> values, std::vector<Index> shape) {
+  h5::StorageOptions storage;
+  if (static_cast<Index>(values.size()) >= kCompressFrom) {
+    // Orders, edges and masks are runs of nearly constant differences: shuffle and the quickest deflate shrink them
+    // tenfold.
+    storage.chunk = shape;
+    const Index inner = std::max<Index>(1, static_cast<Index>(values.size()) / std::max<Index>(1, shape.front()));
+    storage.chunk.front() =
+        std::clamp<Index>((Index{1} << 20) / (inner * static_cast<Index>(sizeof(T))), 1, shape.front());
+    storage.deflate = 1;
+    storage.shuffle = true;
+  }
+  group.writeDataset<T>(name, values, shape, storage);
+}
+
+template <class T>
+void writeColumn(h5::Group& group, const char* name, const std::vector<T>& values) {
+  if (!values.empty()) {
+    writeTable<T>(group, name, std::span<const T>(values), {static_cast<Index>(values.size())});
+  }
+}
+
+void writeOrder(h5::Group& group, const char* name, const std::vector<Index>& order, Index count) {
+  std::vector<Index> identity;
+  if (order.empty()) {
+    identity.resize(static_cast<std::size_t>(count));
+    for (Index i = 0; i < count; ++i) identity[static_cast<std::size_t>(i)] = i;
+  }
+  writeTable<Index>(group, name, std::span<const Index>(order.empty() ? identity : order), {count});
+}
+
+void writeArrays(h5::Group& group, const Plan& plan, Index headDim) {
+  writeOrder(group, "q_order", plan.qOrder, plan.queryCount);
+  writeOrder(group, "k_order", plan.kOrder, plan.keyCount);
+  writeColumn(group, "q_bounds", plan.qBounds);
+  writeColumn(group, "k_bounds", plan.kBounds);
+  const std::vector<Index> blocks{plan.qBlocks(), plan.kBlocks()};
+  writeTable<std::uint8_t>(group, "block_mask", plan.blockMask, blocks);
+  if (!plan.intervalRows.empty()) {
+    writeColumn(group, "interval_rows", plan.intervalRows);
+    writeColumn(group, "row_intervals_ptr", plan.rowIntervalsPtr);
+    std::vector<Index> flat;
+    flat.reserve(plan.rowIntervals.size() * 2);
+    for (const Interval& interval : plan.rowIntervals) {
+      flat.push_back(interval.first);
+      flat.push_back(interval.last);
+    }
+    writeTable<Index>(group, "row_intervals", flat, {static_cast<Index>(plan.rowIntervals.size()), 2});
+  }
+  writeColumn(group, "row_threshold", plan.rowThreshold);
+  writeColumn(group, "row_count", plan.rowCount);
+  writeColumn(group, "q_labels", plan.qLabels);
+  writeColumn(group, "k_labels", plan.kLabels);
+  for (const auto& [name, centroids] :
+       {std::pair{"q_centroids", &plan.qCentroids}, std::pair{"k_centroids", &plan.kCentroids}}) {
+    if (!centroids->empty() && headDim > 0) {
+      writeTable<float>(group, name, *centroids, {static_cast<Index>(centroids->size()) / headDim, headDim});
+    }
+  }
+  writeColumn(group, "q_sizes", plan.qSizes);
+  writeColumn(group, "k_sizes", plan.kSizes);
+  if (!plan.scores.empty()) writeTable<float>(group, "scores", plan.scores, blocks);
+  if (!plan.map.empty()) writeTable<std::uint8_t>(group, "map", plan.map, blocks);
+  writeColumn(group, "lse", plan.lse);
+  writeColumn(group, "levels", plan.levels);
+  writeColumn(group, "recall", plan.recall);
+}
+
+void writeOptional(h5::Group& group, const char* name, const std::optional<double>& value) {
+  if (value) group.writeReal(name, *value);
+}
+
+void writeNumbers(h5::Group& group, const HeadReport& head) {
+  const Plan& plan = head.plan;
+  const Evaluation& numbers = head.evaluation;
+  group.writeString("method", plan.methodId);
+  group.writeString("params", plan.paramsJson);
+  group.writeReal("kept_fraction", numbers.keptFraction);
+  group.writeReal("blocks.kept_fraction", numbers.blocksKeptFraction);
+  group.writeReal("kept_mass", numbers.keptMass);
+  group.writeReal("kept_mass_p5", numbers.keptMassP5);
+  writeOptional(group, "kept_mass_ci95", numbers.keptMassCi95);
+  writeOptional(group, "output_rel_error", numbers.outputRelError);
+  writeOptional(group, "output_rel_error_ci95", numbers.outputRelErrorCi95);
+  writeOptional(group, "output_cosine", numbers.outputCosine);
+  group.writeInt("starved_rows", numbers.starvedRows);
+  group.writeInt("evaluated_rows", numbers.evaluatedRows);
+  group.writeInt("total_rows", numbers.totalRows);
+  if (plan.headClass != HeadClass::None) group.writeString("head_class", headClassName(plan.headClass));
+  if (plan.mse) group.writeDataset<float>("mse", std::vector<float>{plan.mse->front(), plan.mse->back()});
+  writeOptional(group, "margin", plan.margin);
+  group.writeReal("planner_flops", plan.plannerFlops);
+  group.writeReal("attention_flops", numbers.attentionFlops);
+  group.writeReal("plan_ms", head.planMs);
+  group.writeReal("evaluate_ms", numbers.evaluateMs);
+  group.writeString("backend", numbers.backend);
+  if (!numbers.fallbacks.empty()) group.writeStrings("fallbacks", numbers.fallbacks);
+  group.writeByte("would_be_dense", head.wouldBeDense ? 1 : 0);
+  if (plan.reusedFromStep) group.writeInt("reused_from_step", *plan.reusedFromStep);
+  if (!plan.facts.empty()) group.writeString("facts", nlohmann::json(plan.facts).dump());
+  if (!plan.warnings.empty()) group.writeStrings("warnings", plan.warnings);
+}
+
+void writeFile(const std::filesystem::path& out, const Trace& trace, const RunReport& report, const RunRequest& request,
+               bool withArrays) {
+  writeFileAtomically(out, [&](const std::filesystem::path& temporary) {
+    h5::File file = h5::File::create(temporary);
+    const TraceInfo& info = trace.info();
+    file.writeString("format", withArrays ? kPlanFormat : kResultsFormat);
+    file.writeArray("format_version", std::vector<std::int32_t>{1, 0});
+    file.writeByte("complete", 1);
+    file.writeString("trace_uuid", info.uuid);
+    file.writeString("trace_path", info.path.string());
+    file.writeString("program", "sparsight " SPARSIGHT_VERSION);
+    file.writeInt("seed", static_cast<std::int64_t>(request.seed));
+    file.writeString("padding", request.evaluate.includePadding ? "include" : "exclude");
+    for (const HeadReport& head : report.heads) {
+      if (withArrays && !head.skippedReason.empty()) continue;
+      h5::Group group = file.createGroup(groupPath(head.id));
+      group.writeInt("step", head.id.call.step);
+      group.writeString("branch", head.id.call.branch);
+      group.writeInt("layer", head.id.call.layer);
+      group.writeString("kind", head.id.call.kind);
+      group.writeInt("call", head.id.call.call);
+      group.writeInt("head", head.id.head);
+      if (!head.skippedReason.empty()) {
+        group.writeString("skipped_reason", head.skippedReason);
+        continue;
+      }
+      const CallInfo* call = info.find(head.id.call);
+      if (call != nullptr) group.writeReal("scale", call->scale);
+      writeNumbers(group, head);
+      if (withArrays) writeArrays(group, head.plan, call != nullptr ? call->headDim : 0);
+    }
+    file.close();
+  });
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+
+template <class T>
+[[nodiscard]] std::vector<T> readColumn(const h5::Group& group, const char* name, bool required = false) {
+  if (required || group.has(name)) return group.openDataset(name).template read<T>(kMaxElements);
+  return {};
+}
+
+void readShaped(const h5::Group& group, const char* name, Index rows, Index cols, auto& values) {
+  if (!group.has(name)) return;
+  const h5::Dataset dataset = group.openDataset(name);
+  if (dataset.info().shape != std::vector<Index>{rows, cols}) {
+    dataset.failFormat(fmt::format("shape {}, expected [{}, {}]; write the plan again",
+                                   h5::shapeText(dataset.info().shape), rows, cols));
+  }
+  values = dataset.read<typename std::remove_reference_t<decltype(values)>::value_type>(kMaxElements);
+}
+
+[[nodiscard]] std::vector<Index> readOrder(const h5::Group& group, const char* name, Index& count) {
+  std::vector<Index> order = readColumn<Index>(group, name, true);
+  count = static_cast<Index>(order.size());
+  for (Index i = 0; i < count; ++i) {
+    if (order[static_cast<std::size_t>(i)] != i) return order;
+  }
+  return {};  // identity has one form in memory
+}
+
+void readArrays(const h5::Group& group, Plan& plan) {
+  plan.qOrder = readOrder(group, "q_order", plan.queryCount);
+  plan.kOrder = readOrder(group, "k_order", plan.keyCount);
+  plan.qBounds = readColumn<Index>(group, "q_bounds", true);
+  plan.kBounds = readColumn<Index>(group, "k_bounds", true);
+  if (!group.has("block_mask")) group.failFormat("block_mask is missing; write the plan again");
+  readShaped(group, "block_mask", plan.qBlocks(), plan.kBlocks(), plan.blockMask);
+  plan.intervalRows = readColumn<Index>(group, "interval_rows");
+  plan.rowIntervalsPtr = readColumn<Index>(group, "row_intervals_ptr", !plan.intervalRows.empty());
+  if (!plan.intervalRows.empty()) {
+    std::vector<Index> flat;
+    readShaped(group, "row_intervals", plan.rowIntervalsPtr.empty() ? 0 : plan.rowIntervalsPtr.back(), 2, flat);
+    for (std::size_t n = 0; n + 1 < flat.size(); n += 2) plan.rowIntervals.push_back({flat[n], flat[n + 1]});
+  }
+  plan.rowThreshold = readColumn<float>(group, "row_threshold");
+  plan.rowCount = readColumn<Index>(group, "row_count");
+  plan.qLabels = readColumn<std::int32_t>(group, "q_labels");
+  plan.kLabels = readColumn<std::int32_t>(group, "k_labels");
+  plan.qCentroids = readColumn<float>(group, "q_centroids");
+  plan.kCentroids = readColumn<float>(group, "k_centroids");
+  plan.qSizes = readColumn<Index>(group, "q_sizes");
+  plan.kSizes = readColumn<Index>(group, "k_sizes");
+  readShaped(group, "scores", plan.qBlocks(), plan.kBlocks(), plan.scores);
+  readShaped(group, "map", plan.qBlocks(), plan.kBlocks(), plan.map);
+  plan.lse = readColumn<float>(group, "lse");
+  plan.levels = readColumn<std::int32_t>(group, "levels");
+  plan.recall = readColumn<float>(group, "recall");
+}
+
+[[nodiscard]] HeadClass headClassOf(const h5::Group& group, const std::string& name) {
+  for (const HeadClass c :
+       {HeadClass::Spatial, HeadClass::Temporal, HeadClass::Clustered, HeadClass::Sink, HeadClass::Diffuse}) {
+    if (headClassName(c) == name) return c;
+  }
+  group.failFormat(fmt::format("head_class '{}' is unknown", name));
+}
+
+[[nodiscard]] int smallInt(const h5::Group& group, const char* name) {
+  const std::int64_t value = group.readInt(name);
+  if (value < 0 || value > std::numeric_limits<int>::max()) {
+    group.failFormat(fmt::format("{} is {}, outside 0..2147483647", name, value));
+  }
+  return static_cast<int>(value);
+}
+
+[[nodiscard]] PlanFileEntry readEntry(const h5::Group& group, bool withArrays) {
+  PlanFileEntry entry;
+  entry.id.call.step = smallInt(group, "step");
+  entry.id.call.branch = group.readString("branch");
+  entry.id.call.layer = smallInt(group, "layer");
+  entry.id.call.kind = group.readString("kind");
+  entry.id.call.call = smallInt(group, "call");
+  entry.id.head = smallInt(group, "head");
+  Plan& plan = entry.plan;
+  Evaluation& numbers = entry.evaluation;
+  if (const auto reason = group.tryString("skipped_reason")) {
+    plan.warnings.push_back(*reason);
+    return entry;
+  }
+  plan.methodId = group.readString("method");
+  plan.paramsJson = group.tryString("params").value_or("{}");
+  numbers.keptFraction = group.readReal("kept_fraction");
+  numbers.blocksKeptFraction = group.tryReal("blocks.kept_fraction").value_or(0);
+  numbers.keptMass = group.tryReal("kept_mass").value_or(0);
+  numbers.keptMassP5 = group.tryReal("kept_mass_p5").value_or(0);
+  numbers.keptMassCi95 = group.tryReal("kept_mass_ci95");
+  numbers.outputRelError = group.tryReal("output_rel_error");
+  numbers.outputRelErrorCi95 = group.tryReal("output_rel_error_ci95");
+  numbers.outputCosine = group.tryReal("output_cosine");
+  numbers.starvedRows = group.tryInt("starved_rows").value_or(0);
+  numbers.evaluatedRows = group.tryInt("evaluated_rows").value_or(0);
+  numbers.totalRows = group.tryInt("total_rows").value_or(0);
+  numbers.attentionFlops = group.tryReal("attention_flops").value_or(0);
+  numbers.evaluateMs = group.tryReal("evaluate_ms").value_or(0);
+  numbers.backend = group.tryString("backend").value_or("");
+  if (group.hasAttribute("fallbacks")) numbers.fallbacks = group.readStrings("fallbacks");
+  if (const auto name = group.tryString("head_class")) plan.headClass = headClassOf(group, *name);
+  if (group.has("mse")) {
+    const std::vector<float> mse = group.openDataset("mse").read<float>(2);
+    if (mse.size() != 2)
+      group.failFormat(fmt::format("mse has {} entries, expected 2 (spatial, temporal)", mse.size()));
+    plan.mse = {mse[0], mse[1]};
+  }
+  plan.margin = group.tryReal("margin");
+  plan.plannerFlops = group.tryReal("planner_flops").value_or(0);
+  plan.wouldBeDense = group.tryInt("would_be_dense").value_or(0) != 0;
+  if (const auto step = group.tryInt("reused_from_step")) plan.reusedFromStep = static_cast<int>(*step);
+  if (const auto text = group.tryString("facts")) {
+    const auto facts = nlohmann::json::parse(*text, nullptr, false);
+    if (!facts.is_object()) group.failFormat("facts is no JSON object");
+    for (const auto& [name, value] : facts.items()) {
+      if (value.is_number()) plan.facts[name] = value.get<double>();
+    }
+  }
+  if (group.hasAttribute("warnings")) plan.warnings = group.readStrings("warnings");
+  if (!withArrays) return entry;
+  readArrays(group, plan);
+  try {
+    plan.validate();
+  } catch (const Error& error) {
+    group.failFormat(fmt::format("{}; write the plan again", error.what()));
+  }
+  return entry;
+}
+
+// Groups that bear the attribute "head", wherever they lie below /plan: names are for people, attributes count.
+void collect(const h5::Group& group, int depth, bool withArrays, std::vector<PlanFileEntry>& out) {
+  if (group.hasAttribute("head")) {
+    out.push_back(readEntry(group, withArrays));
+    return;
+  }
+  if (depth == 0) return;
+  for (const h5::LinkInfo& link : group.links()) {
+    if (link.kind != h5::LinkKind::Hard) continue;
+    if (const auto child = group.tryGroup(link.name)) collect(*child, depth - 1, withArrays, out);
+  }
+}
+
+[[nodiscard]] std::vector<std::vector<Index>> readHeadDraws(const h5::File& file, const char* name) {
+  std::vector<std::vector<Index>> perHead;
+  if (!file.has(name)) return perHead;
+  const h5::Dataset dataset = file.openDataset(name);
+  if (dataset.info().shape.size() != 2) {
+    dataset.failFormat(fmt::format("shape {}, expected [heads, clusters]", h5::shapeText(dataset.info().shape)));
+  }
+  const std::vector<Index> flat = dataset.read<Index>();
+  const auto columns = static_cast<std::size_t>(dataset.info().shape[1]);
+  for (std::size_t h = 0; h < static_cast<std::size_t>(dataset.info().shape[0]); ++h) {
+    const auto first = flat.begin() + static_cast<std::ptrdiff_t>(h * columns);
+    perHead.emplace_back(first, first + static_cast<std::ptrdiff_t>(columns));
+  }
+  return perHead;
+}
+
+}  // namespace
+
+void writePlanFile(const std::filesystem::path& out, const Trace& trace, const RunReport& report,
+                   const RunRequest& request) {
+  writeFile(out, trace, report, request, true);
+}
+
+void writeResultsFile(const std::filesystem::path& out, const Trace& trace, const RunReport& report,
+                      const RunRequest& request) {
+  writeFile(out, trace, report, request, false);
+}
+
+std::vector<PlanFileEntry> readPlanFile(const std::filesystem::path& path) {
+  const h5::File file = h5::File::openRead(path, "a plan or results file");
+  const std::string format = file.readString("format", "is this a plan written by sparsight-cli run --plan?");
+  if (format != kPlanFormat && format != kResultsFormat) {
+    file.failFormat(fmt::format("format is '{}', expected '{}' or '{}'", format, kPlanFormat, kResultsFormat));
+  }
+  const std::vector<std::int64_t> version = file.readInts("format_version");
+  if (version.empty() || version.front() != 1) {
+    throw Error(ErrorCode::Unsupported,
+                fmt::format("{}: format_version {} of {}, this program reads version 1; update the program",
+                            path.string(), version.empty() ? 0 : version.front(), format));
+  }
+  std::vector<PlanFileEntry> entries;
+  if (const auto root = file.tryGroup("plan")) collect(*root, 5, format == kPlanFormat, entries);
+  std::sort(entries.begin(), entries.end(), [](const PlanFileEntry& a, const PlanFileEntry& b) { return a.id < b.id; });
+  return entries;
+}
+
+Draws readDraws(const std::filesystem::path& path) {
+  const h5::File file = h5::File::openRead(path, "a file of draws");
+  Draws draws;
+  if (file.has("sampled_rows")) {
+    const h5::Dataset dataset = file.openDataset("sampled_rows");
+    if (dataset.info().shape.size() != 1) {
+      dataset.failFormat(fmt::format("shape {}, expected [rows]", h5::shapeText(dataset.info().shape)));
+    }
+    draws.sampledRows = dataset.read<Index>();
+  }
+  draws.initQ = readHeadDraws(file, "init_q_idx");
+  draws.initK = readHeadDraws(file, "init_k_idx");
+  if (draws.sampledRows.empty() && draws.initQ.empty() && draws.initK.empty()) {
+    throw Error(ErrorCode::Format,
+                fmt::format("{}: holds no draws; expected sampled_rows [n], init_q_idx [heads, clusters] or init_k_idx",
+                            path.string()));
+  }
+  return draws;
+}
+
+}  // namespace sparsight
