@@ -9,7 +9,6 @@
 #include <numeric>
 #include <random>
 
-#include "ui/canvas/gl_painter.h"
 #include "ui/canvas/raster_painter.h"
 #include "ui/canvas/tile_canvas.h"
 #include "ui/job_bridge.h"
@@ -312,8 +311,11 @@ class TestCanvas : public QObject {
     QTest::keyClick(canvas.get(), Qt::Key_R, Qt::ShiftModifier);
     QCOMPARE(canvas->colors().range.minimum, 1e-7);
     QCOMPARE(canvas->colors().range.maximum, 1.0);
+    ColorSettings odd = canvas->colors();
+    odd.range.minimum = 0.123;
+    canvas->setColors(odd);
     QTest::keyClick(canvas.get(), Qt::Key_R);
-    QVERIFY(canvas->colors().range.minimum > 1e-7);
+    QVERIFY(canvas->colors().range.minimum < 0.123);
     QTest::keyClick(canvas.get(), Qt::Key_M);
     QVERIFY(!canvas->minimapShown());
     QTest::keyClick(canvas.get(), Qt::Key_G);

@@ -184,8 +184,9 @@ void ColorBar::paintEvent(QPaintEvent*) {
   for (std::size_t i = 0; i < m_bins.size(); ++i) {
     if (m_bins[i] <= 0) continue;
     const double y = bar.bottom() + 1 - (static_cast<double>(i) + 1) * step;
-    painter.fillRect(QRectF(bar.right() + 4, y + 0.5, std::max(1.0, static_cast<double>(m_bins[i]) * kHistogramWidth), step - 1),
-                     fill);
+    painter.fillRect(
+        QRectF(bar.right() + 4, y + 0.5, std::max(1.0, static_cast<double>(m_bins[i]) * kHistogramWidth), step - 1),
+        fill);
   }
 
   // Ticks: as many labels as fit.

@@ -49,6 +49,7 @@ class GlSurface : public QOpenGLWidget, public MapSurface, private QOpenGLFuncti
   QOpenGLBuffer m_corners;
   GLuint m_lut[2] = {0, 0};
   std::uint64_t m_lutVersion = 0;
+  QMetaObject::Connection m_contextGone;
   bool m_ready = false;
   std::unordered_map<const void*, Texture> m_textures;
   std::list<const void*> m_uses;
