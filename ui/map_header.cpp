@@ -27,8 +27,8 @@ QSize CaptionCombo::sizeHint() const {
   return {Theme::kPad + captions.horizontalAdvance(m_caption) + Theme::kPad + widest + kArrow, Theme::kControl};
 }
 
-bool CaptionCombo::select(const QVariant& data) {
-  const int index = findData(data);
+bool CaptionCombo::select(const QVariant& key) {
+  const int index = findData(key);
   if (index < 0) return false;
   const QSignalBlocker quiet(this);
   setCurrentIndex(index);

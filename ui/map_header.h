@@ -16,7 +16,7 @@ class CaptionCombo : public QComboBox {
   [[nodiscard]] QSize sizeHint() const override;
   [[nodiscard]] QSize minimumSizeHint() const override { return sizeHint(); }
   /// Selects by data without telling anybody; false when there is no such entry.
-  bool select(const QVariant& data);
+  bool select(const QVariant& key);
 
  protected:
   void paintEvent(QPaintEvent* event) override;

@@ -50,8 +50,8 @@ void GlSurface::release() {
 
 void GlSurface::initializeGL() {
   // Reparenting to another window makes a new context: everything of the old one goes first.
-  connect(
-      context(), &QOpenGLContext::aboutToBeDestroyed, this, [this] { release(); }, Qt::UniqueConnection);
+  disconnect(m_contextGone);
+  m_contextGone = connect(context(), &QOpenGLContext::aboutToBeDestroyed, this, [this] { release(); });
   if (!initializeOpenGLFunctions()) return;
   m_description = QStringLiteral("OpenGL %1.%2 (%3)")
                       .arg(context()->format().majorVersion())

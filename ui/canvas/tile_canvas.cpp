@@ -309,6 +309,7 @@ void TileCanvas::receiveLevels(const std::shared_ptr<AttentionMap>& map, std::sh
   updateBar();
   if (m_readout.row >= 0) updateReadout(m_readout.row, m_readout.col);
   invalidateScene();
+  Q_EMIT levelsChanged();
 }
 
 void TileCanvas::showError(const QString& text) {
@@ -783,6 +784,16 @@ void TileCanvas::fitRange() {
     colors.range.maximum = high;
   }
   setColors(colors);
+}
+
+void TileCanvas::setScale(ValueScale scale) {
+  if (scale == m_colors.range.scale) return;
+  ColorSettings colors = m_colors;
+  colors.range = ValueRange{};
+  colors.range.scale = scale;
+  if (scale == ValueScale::Linear) colors.range.minimum = 0.0;
+  setColors(colors);
+  fitRange();
 }
 
 void TileCanvas::resetRange() {

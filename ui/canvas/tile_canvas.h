@@ -85,6 +85,8 @@ class TileCanvas : public QWidget, private SceneSource {
   /// Limits from the values of the whole map: 2nd to 99.8th percentile, rounded outwards to half decades.
   void fitRange();
   void resetRange();
+  /// Switches the scale and fits the range to it.
+  void setScale(ValueScale scale);
 
   /// Picks a pair by position and scrolls it into view.
   void setPicked(Index row, Index col);
@@ -110,6 +112,7 @@ class TileCanvas : public QWidget, private SceneSource {
   void optionsChanged();                            ///< minimap, grid, aspect, viewport
   void navigate(int steps, int layers, int heads);  ///< keys that move the shared selection
   void readoutChanged(const QString& text);
+  void levelsChanged();  ///< the whole map is there, approximate first, then exact
   void settled();
 
  protected:

@@ -256,14 +256,7 @@ void TileCanvas::keyPressEvent(QKeyEvent* event) {
       case Qt::Key_A:
         return setAspectLocked(!m_aspect);
       case Qt::Key_L:
-        colors.range.scale = colors.range.scale == ValueScale::Log ? ValueScale::Linear : ValueScale::Log;
-        if (colors.range.scale == ValueScale::Log) {
-          colors.range = ValueRange{};
-        } else {
-          colors.range.minimum = 0.0;
-        }
-        setColors(colors);
-        return fitRange();
+        return setScale(colors.range.scale == ValueScale::Log ? ValueScale::Linear : ValueScale::Log);
       case Qt::Key_C: {
         const auto& all = sequentialPalettes();
         const auto now = std::find(all.begin(), all.end(), colors.palette);
