@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ui/profile_document.h"
 
+#include <QFile>
 #include <QSignalSpy>
 #include <filesystem>
 
@@ -228,8 +229,12 @@ class TestProfileDocument : public QObject {
   }
 
   void journalFailureIsToldOnce() {
+    // A file stands where the journals' folder should be.
     const QByteArray before = qgetenv("XDG_STATE_HOME");
-    qputenv("XDG_STATE_HOME", "/proc/no-such-place");
+    QTemporaryDir blocked;
+    qputenv("XDG_STATE_HOME", blocked.path().toLocal8Bit());
+    QFile file(QString::fromStdString((userStateDir() / "journals").string()));
+    QVERIFY(file.open(QIODevice::WriteOnly));
     ProfileDocument document;
     QSignalSpy failed(&document, &ProfileDocument::journalFailed);
     document.open(makeProfile(1, 3, 2), {});
