@@ -238,6 +238,7 @@ RunReport runMethod(const Trace& trace, const RunRequest& request, Backend& back
     };
     try {
       const HeadData data = trace.load(id, control.stop);
+      warnings.insert(data.warnings.begin(), data.warnings.end());
       const auto started = Clock::now();
       const auto prepared =
           backend.prepare(effectiveInput(data, request.evaluate.includePadding), data.keepAlive, part(0, 0));

@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "cpu/cpu_backend.h"
+#include "fallback_backend.h"
 #include "sparsight/kernels/backend.h"
 #ifdef SPARSIGHT_HAVE_CUDA
 #include "cuda/cuda_backend.h"
@@ -22,6 +23,12 @@ const BackendEntry* findBackend(std::string_view id) {
   return nullptr;
 }
 
+std::unique_ptr<Backend> createEntry(const BackendEntry& entry, Executor& executor) {
+  auto backend = entry.create(executor);
+  if (entry.id == "cpu") return backend;
+  return std::make_unique<FallbackBackend>(std::move(backend), createCpuBackend(executor));
+}
+
 }  // namespace
 
 std::span<const BackendEntry> compiledBackends() {
@@ -35,15 +42,26 @@ std::span<const BackendEntry> compiledBackends() {
 }
 
 std::unique_ptr<Backend> createBackend(std::string_view id, Executor& executor) {
-  std::string_view wanted = id;
+  std::string wanted(id);
+  std::string mend = "use --backend cpu or auto";
   if (wanted.empty() || wanted == "auto") {
     const char* const override = std::getenv("SPARSIGHT_BACKEND");
-    wanted = override != nullptr && *override != '\0' ? override : "auto";
+    wanted = "auto";
+    if (override != nullptr && *override != '\0') {
+      wanted = override;
+      mend = "unset SPARSIGHT_BACKEND or set it to cpu or auto";
+    }
   }
   std::string why;
   if (wanted == "auto") {
     for (const BackendEntry& entry : compiledBackends()) {
-      if (entry.probe(why)) return entry.create(executor);
+      if (!entry.probe(why)) continue;
+      try {
+        return createEntry(entry, executor);
+      } catch (const Error& e) {
+        // Memory or the device was taken between the probe and now: nobody asked for this backend by name.
+        if (entry.id == "cpu" || (e.code() != ErrorCode::Device && e.code() != ErrorCode::OutOfMemory)) throw;
+      }
     }
     throw Error(ErrorCode::Internal, "no compute backend is compiled in");
   }
@@ -52,14 +70,19 @@ std::unique_ptr<Backend> createBackend(std::string_view id, Executor& executor) 
     if (wanted == "cuda") {
       throw Error(
           ErrorCode::Device,
-          "backend cuda: this build has no CUDA kernels; configure with -DSPARSIGHT_CUDA=ON or use --backend cpu");
+          fmt::format("backend cuda: this program was built without CUDA; build with -DSPARSIGHT_CUDA=ON, or {}",
+                      mend));
     }
-    throw Error(ErrorCode::InvalidArgument, fmt::format("backend \"{}\" is unknown; use auto, cpu or cuda", wanted));
+    throw Error(ErrorCode::InvalidArgument, fmt::format("backend \"{}\" is unknown; {}", wanted,
+                                                        wanted == id ? "use auto, cpu or cuda" : mend.c_str()));
   }
-  if (!entry->probe(why)) {
-    throw Error(ErrorCode::Device, fmt::format("backend {}: {}; use --backend cpu", wanted, why));
+  if (!entry->probe(why)) throw Error(ErrorCode::Device, fmt::format("backend {}: {}; {}", wanted, why, mend));
+  try {
+    return createEntry(*entry, executor);
+  } catch (const Error& e) {
+    if (e.code() != ErrorCode::OutOfMemory) throw;
+    throw Error(ErrorCode::Device, fmt::format("backend {}: {}; {}", wanted, e.what(), mend));
   }
-  return entry->create(executor);
 }
 
 }  // namespace sparsight

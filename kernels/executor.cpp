@@ -2,6 +2,7 @@
 #include "sparsight/kernels/executor.h"
 
 #include <tbb/blocked_range.h>
+#include <tbb/global_control.h>
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
 
@@ -17,7 +18,14 @@ void Control::checkpoint() const {
 }
 
 struct Executor::Impl {
-  explicit Impl(int count) : arena(count), threads(count) {}
+  explicit Impl(int count) : arena(count), threads(count) {
+    // TBB starts no more workers than there are cores unless it is told that more are wanted.
+    using tbb::global_control;
+    if (static_cast<std::size_t>(count) > global_control::active_value(global_control::max_allowed_parallelism)) {
+      more = std::make_unique<global_control>(global_control::max_allowed_parallelism, static_cast<std::size_t>(count));
+    }
+  }
+  std::unique_ptr<tbb::global_control> more;
   tbb::task_arena arena;
   int threads;
 };

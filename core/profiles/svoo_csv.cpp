@@ -386,10 +386,13 @@ CsvImport readSvooCsv(const std::filesystem::path& path, ValueConvention convent
   return parseSvooCsv(readWholeFile(path, detail::kMaxProfileFileBytes), path.string(), convention);
 }
 
-std::string formatSvooCsv(const Profile& profile) {
+std::string formatSvooCsv(const Profile& profile, bool leaveOutHoles) {
   if (profile.cellCount() == 0)
     throw Error(ErrorCode::InvalidArgument, "the profile is empty; there is nothing to write");
-  if (profile.holeCount() > 0) {
+  if (profile.holeCount() == profile.cellCount()) {
+    throw Error(ErrorCode::InvalidArgument, "the profile holds no value at all; there is nothing to write as CSV");
+  }
+  if (!leaveOutHoles && profile.holeCount() > 0) {
     throw Error(ErrorCode::InvalidArgument,
                 detail::holesText(profile) + "; a CSV profile must be complete: fill the holes first, or save as JSON");
   }
@@ -406,10 +409,12 @@ std::string formatSvooCsv(const Profile& profile) {
   for (int s = 0; s < profile.steps(); ++s) {
     for (int l = 0; l < profile.layers(); ++l) {
       for (int h = 0; h < profile.heads(); ++h) {
+        const auto value = profile.at({s, l, h});
+        if (!value) continue;
         append(s + 1, ',');
         append(l, ',');
         append(h, ',');
-        out += formatProfileValue(*profile.at({s, l, h}));
+        out += formatProfileValue(*value);
         out += end;
       }
     }

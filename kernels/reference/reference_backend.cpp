@@ -66,12 +66,18 @@ class ReferenceHead final : public PreparedHead {
   }
 };
 
-double logSumExp(const std::vector<double>& z) {
-  const double top = z.empty() ? -kInf : *std::max_element(z.begin(), z.end());
-  if (top == -kInf) return -kInf;
+double largest(const std::vector<double>& z) { return z.empty() ? -kInf : *std::max_element(z.begin(), z.end()); }
+
+/// log of the sum of exp(z - top).
+double logSumExp(const std::vector<double>& z, double top) {
   double sum = 0;
   for (const double value : z) sum += std::exp(value - top);
-  return top + std::log(sum);
+  return std::log(sum);
+}
+
+double logSumExp(const std::vector<double>& z) {
+  const double top = largest(z);
+  return top == -kInf ? -kInf : top + logSumExp(z, top);
 }
 
 /// One pooled cell while it is filled.
@@ -236,9 +242,11 @@ class ReferenceBackend final : public Backend {
     for (Index i = 0; i < static_cast<Index>(rows.size()); ++i) {
       control.checkpoint();
       const std::vector<double> z = head.logits(rows[at(i)]);
-      const double lse = logSumExp(z);
+      // Relative to the largest logit first, so that rows of equal distributions tie exactly.
+      const double top = largest(z);
+      const double logSum = logSumExp(z, top);
       for (Index key = 0; key < head.input().k.rows; ++key) {
-        if (z[at(key)] > -kInf) pairs.push_back({z[at(key)] - lse, i, key});
+        if (z[at(key)] > -kInf) pairs.push_back({z[at(key)] - top - logSum, i, key});
       }
     }
     std::sort(pairs.begin(), pairs.end(), [](const Pair& a, const Pair& b) {

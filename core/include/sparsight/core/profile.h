@@ -199,8 +199,9 @@ struct CsvImport {
                                     ValueConvention convention = ValueConvention::Kept);
 [[nodiscard]] CsvImport parseSvooCsv(std::string_view text, const std::string& name,
                                      ValueConvention convention = ValueConvention::Kept);
-/// Exact SVOO form. Holes are an Error{InvalidArgument} that counts them.
-[[nodiscard]] std::string formatSvooCsv(const Profile& profile);
+/// Exact SVOO form. Holes are an Error{InvalidArgument} that counts them, or rows left out: SVOO then takes its
+/// fallback.
+[[nodiscard]] std::string formatSvooCsv(const Profile& profile, bool leaveOutHoles = false);
 /// A value as Python's repr writes it, the form of SVOO's files: shortest decimal that reads back the same, "0.0",
 /// "0.7".
 [[nodiscard]] std::string formatProfileValue(double value);

@@ -77,12 +77,13 @@ struct RowKeep {
 /// Attention of the listed rows over their kept and valid keys, renormalised over them.
 struct AttendResult {
   std::vector<float> out;        ///< [n, Dv]; zeros for a row without a kept key; empty without V
-  std::vector<float> lse;        ///< [n] natural log over the kept keys; -inf: none
+  std::vector<float> lse;        ///< [n] natural log over the kept keys; -inf: none; NaN: padding row
   std::vector<Index> count;      ///< [n] kept and valid keys
-  std::vector<float> threshold;  ///< [n] only attendTop: the smallest kept probability (of the full softmax)
+  std::vector<float> threshold;  ///< [n] only attendTop: smallest kept probability (full softmax); +inf: none kept
 };
 
-/// Row statistics of the exact softmax.
+/// Row statistics of the exact softmax. A row without a valid key has LSE -inf and a padding row NaN; both have entropy
+/// and top1 NaN and 0 keys.
 struct RowStats {
   std::vector<float> lse;             ///< [n]
   std::vector<float> entropyBits;     ///< [n]
@@ -92,7 +93,7 @@ struct RowStats {
 
 /// The `total` largest probabilities over all listed rows (ties: lowest row in list order, then lowest key).
 struct GlobalTop {
-  float threshold = 0;         ///< smallest kept probability
+  float threshold = 0;         ///< smallest kept probability; +inf: none kept
   std::vector<Index> count;    ///< [n] how many of each row are kept
 };
 

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/simd.h"
+
+#include <fmt/format.h>
+
+#include <cstdlib>
+
+#include "sparsight/kernels/error.h"
+
+namespace sparsight::cpu {
+
+const SimdKernels* findSimdKernels(std::string_view name) noexcept {
+#if defined(__x86_64__)
+  // The compiler's run-time check asks the operating system too (XSAVE), not only CPUID.
+  if (name == "avx512" && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) {
+    return &avx512Kernels();
+  }
+  if (name == "avx2" && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &avx2Kernels();
+#endif
+  return name == "baseline" ? &baselineKernels() : nullptr;
+}
+
+const SimdKernels& simdKernels() {
+  const char* const wanted = std::getenv("SPARSIGHT_SIMD");
+  if (wanted != nullptr && *wanted != '\0') {
+    const SimdKernels* const found = findSimdKernels(wanted);
+    if (found == nullptr) {
+      throw Error(ErrorCode::InvalidArgument,
+                  fmt::format("SPARSIGHT_SIMD={}: not an instruction set of this CPU; use baseline, avx2 or avx512, "
+                              "or unset it",
+                              wanted));
+    }
+    return *found;
+  }
+  for (const std::string_view name : {"avx512", "avx2"}) {
+    if (const SimdKernels* const found = findSimdKernels(name)) return *found;
+  }
+  return baselineKernels();
+}
+
+}  // namespace sparsight::cpu

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fallback_backend.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "checks.h"
+
+namespace sparsight {
+namespace {
+
+std::uint64_t nextSerial() {
+  static std::atomic<std::uint64_t> serial{0};
+  return ++serial;
+}
+
+}  // namespace
+
+// Holds the head of every side that has used it. A primary's head belongs to that one backend instance, so there is one
+// per wrapper; the CPU's is shared by all.
+class FallbackBackend::Head final : public PreparedHead {
+ public:
+  Head(const AttentionIn& in, std::shared_ptr<const void> keepAlive) : PreparedHead(in, std::move(keepAlive)) {}
+
+  [[nodiscard]] Index bytes() const noexcept override {
+    const std::lock_guard lock(m_mutex);
+    Index bytes = m_cpu ? m_cpu->bytes() : 0;
+    for (const auto& [serial, head] : m_primary) bytes += head->bytes();
+    return bytes;
+  }
+
+  // The lock is held while preparing: a second thread that wants the same head waits instead of preparing it twice.
+  std::shared_ptr<const PreparedHead> onCpu(Backend& backend, const Control& control) const {
+    const std::lock_guard lock(m_mutex);
+    if (!m_cpu) m_cpu = backend.prepare(input(), nullptr, control);
+    return m_cpu;
+  }
+  std::shared_ptr<const PreparedHead> onPrimary(std::uint64_t serial, Backend& backend, const Control& control) const {
+    const std::lock_guard lock(m_mutex);
+    std::shared_ptr<const PreparedHead>& head = m_primary[serial];
+    try {
+      if (!head) head = backend.prepare(input(), nullptr, control);
+    } catch (...) {
+      m_primary.erase(serial);
+      throw;
+    }
+    return head;
+  }
+  void dropPrimary(std::uint64_t serial) const {
+    const std::lock_guard lock(m_mutex);
+    m_primary.erase(serial);
+  }
+
+ private:
+  mutable std::mutex m_mutex;
+  mutable std::shared_ptr<const PreparedHead> m_cpu;
+  mutable std::map<std::uint64_t, std::shared_ptr<const PreparedHead>> m_primary;
+};
+
+FallbackBackend::FallbackBackend(std::unique_ptr<Backend> primary, std::unique_ptr<Backend> cpu)
+    : m_primary(std::move(primary)), m_cpu(std::move(cpu)), m_primaryId(m_primary->info().id), m_serial(nextSerial()) {}
+
+FallbackBackend::~FallbackBackend() = default;
+
+BackendInfo FallbackBackend::info() const {
+  if (m_primary) return m_primary->info();
+  BackendInfo info = m_cpu->info();
+  info.detail = fmt::format("{}; {} retired: {}", info.detail, m_primaryId, m_retiredWhy);
+  return info;
+}
+
+bool FallbackBackend::supports(Op op, DType dtype, Index headDim) const noexcept {
+  return (m_primary && m_primary->supports(op, dtype, headDim)) || m_cpu->supports(op, dtype, headDim);
+}
+
+std::shared_ptr<const PreparedHead> FallbackBackend::prepare(const AttentionIn& in,
+                                                             std::shared_ptr<const void> keepAlive,
+                                                             const Control& control) {
+  detail::checkInput(in);
+  control.checkpoint();
+  return std::make_shared<Head>(in, std::move(keepAlive));
+}
+
+void FallbackBackend::note(Op op, const std::string& why) {
+  std::string line = fmt::format("{}: {} -> cpu ({})", opName(op), m_primaryId, why);
+  if (std::find(m_fallbacks.begin(), m_fallbacks.end(), line) == m_fallbacks.end()) {
+    m_fallbacks.push_back(std::move(line));
+  }
+}
+
+void FallbackBackend::retire(const std::string& why) {
+  m_retiredWhy = why;
+  m_primary.reset();
+}
+
+template <class Call>
+auto FallbackBackend::run(Op op, const PreparedHead& prepared, const Control& control, const Call& call) {
+  const auto* const head = dynamic_cast<const Head*>(&prepared);
+  if (head == nullptr) throw Error(ErrorCode::InvalidArgument, "the head was prepared by another backend");
+  const MatrixView& q = head->input().q;
+  if (!m_primary) {
+    note(op, fmt::format("{} retired: {}", m_primaryId, m_retiredWhy));
+  } else if (!m_primary->supports(op, q.dtype, q.cols)) {
+    note(op, "unsupported");
+  } else {
+    try {
+      return call(*m_primary, *head->onPrimary(m_serial, *m_primary, control));
+    } catch (const Error& e) {
+      if (e.code() == ErrorCode::Device) {
+        note(op, fmt::format("device error: {}", e.what()));
+        head->dropPrimary(m_serial);
+        retire(e.what());
+      } else if (e.code() == ErrorCode::OutOfMemory) {
+        note(op, fmt::format("out of device memory: {}", e.what()));
+        // What is free after this is for the next call.
+        head->dropPrimary(m_serial);
+      } else if (e.code() == ErrorCode::Unsupported) {
+        note(op, fmt::format("unsupported: {}", e.what()));
+      } else {
+        throw;
+      }
+    }
+  }
+  return call(*m_cpu, *head->onCpu(*m_cpu, control));
+}
+
+LseMapResult FallbackBackend::lseMap(const PreparedHead& head, const LseMapRequest& request, const Control& control) {
+  return run(Op::LseMap, head, control,
+             [&](Backend& backend, const PreparedHead& side) { return backend.lseMap(side, request, control); });
+}
+
+std::vector<float> FallbackBackend::tile(const PreparedHead& head, std::span<const float> rowLse, const TileRect& rect,
+                                         Reduce reduce, const Control& control) {
+  return run(Op::Tile, head, control, [&](Backend& backend, const PreparedHead& side) {
+    return backend.tile(side, rowLse, rect, reduce, control);
+  });
+}
+
+AttendResult FallbackBackend::attend(const PreparedHead& head, std::span<const Index> rows, const RowKeep& keep,
+                                     const Control& control) {
+  return run(Op::Attend, head, control,
+             [&](Backend& backend, const PreparedHead& side) { return backend.attend(side, rows, keep, control); });
+}
+
+AttendResult FallbackBackend::attendTop(const PreparedHead& head, std::span<const Index> rows,
+                                        std::span<const Index> counts, const Control& control) {
+  return run(Op::AttendTop, head, control, [&](Backend& backend, const PreparedHead& side) {
+    return backend.attendTop(side, rows, counts, control);
+  });
+}
+
+RowStats FallbackBackend::rowStats(const PreparedHead& head, std::span<const Index> rows, double mass,
+                                   const Control& control) {
+  return run(Op::RowStats, head, control,
+             [&](Backend& backend, const PreparedHead& side) { return backend.rowStats(side, rows, mass, control); });
+}
+
+GlobalTop FallbackBackend::globalTop(const PreparedHead& head, std::span<const Index> rows, Index total,
+                                     const Control& control) {
+  return run(Op::GlobalTop, head, control,
+             [&](Backend& backend, const PreparedHead& side) { return backend.globalTop(side, rows, total, control); });
+}
+
+std::vector<std::string> FallbackBackend::takeFallbacks() { return std::exchange(m_fallbacks, {}); }
+
+}  // namespace sparsight

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "sparsight/kernels/backend.h"
+
+namespace sparsight {
+
+/// A device backend backed by the CPU, so that every operation has a result and none changes places in silence:
+/// - an operation that the primary does not support, or whose shape it refuses as unsupported, runs on the CPU;
+/// - Error{OutOfMemory} of the primary: that call runs on the CPU, the next one tries the primary again;
+/// - Error{Device}: the primary is retired for good and the call is run again on the CPU.
+/// Each case is named by takeFallbacks(). Cancelled and every other error pass through: they would recur on the CPU.
+///
+/// Heads are prepared for a side when an operation first runs there. They may be used with any FallbackBackend (each
+/// lane has its own) and from several threads; the backend itself is confined to one thread at a time.
+class FallbackBackend final : public Backend {
+ public:
+  FallbackBackend(std::unique_ptr<Backend> primary, std::unique_ptr<Backend> cpu);
+  ~FallbackBackend() override;
+
+  /// The primary's, until it is retired; then the CPU's, with the reason.
+  [[nodiscard]] BackendInfo info() const override;
+  [[nodiscard]] bool supports(Op op, DType dtype, Index headDim) const noexcept override;
+  [[nodiscard]] std::shared_ptr<const PreparedHead> prepare(const AttentionIn& in,
+                                                            std::shared_ptr<const void> keepAlive,
+                                                            const Control& control) override;
+  [[nodiscard]] LseMapResult lseMap(const PreparedHead& head, const LseMapRequest& request,
+                                    const Control& control) override;
+  [[nodiscard]] std::vector<float> tile(const PreparedHead& head, std::span<const float> rowLse, const TileRect& rect,
+                                        Reduce reduce, const Control& control) override;
+  [[nodiscard]] AttendResult attend(const PreparedHead& head, std::span<const Index> rows, const RowKeep& keep,
+                                    const Control& control) override;
+  [[nodiscard]] AttendResult attendTop(const PreparedHead& head, std::span<const Index> rows,
+                                       std::span<const Index> counts, const Control& control) override;
+  [[nodiscard]] RowStats rowStats(const PreparedHead& head, std::span<const Index> rows, double mass,
+                                  const Control& control) override;
+  [[nodiscard]] GlobalTop globalTop(const PreparedHead& head, std::span<const Index> rows, Index total,
+                                    const Control& control) override;
+  /// Distinct lines in the order of their first occurrence.
+  [[nodiscard]] std::vector<std::string> takeFallbacks() override;
+
+ private:
+  class Head;
+  template <class Call>
+  auto run(Op op, const PreparedHead& prepared, const Control& control, const Call& call);
+  void note(Op op, const std::string& why);
+  void retire(const std::string& why);
+
+  std::unique_ptr<Backend> m_primary;  ///< null once retired
+  std::unique_ptr<Backend> m_cpu;
+  std::string m_primaryId;
+  std::string m_retiredWhy;
+  std::uint64_t m_serial;  ///< tells the primaries of different wrappers apart in a head
+  std::vector<std::string> m_fallbacks;
+};
+
+}  // namespace sparsight
