@@ -132,6 +132,7 @@ QStringList RunStore::methods() const { return m_order; }
 struct Session::Opened {
   std::shared_ptr<const Trace> trace;
   std::shared_ptr<const Profile> profile;
+  bool isProfile = false;  ///< not read: openProfile does that
   QString path;
 };
 
@@ -298,8 +299,10 @@ void Session::finishOpen(const QString& path, Outcome<Opened> outcome) {
   Opened& opened = std::get<Opened>(outcome);
   if (opened.trace) {
     setTrace(std::move(opened.trace));
+  } else if (opened.isProfile) {
+    if (openProfile) openProfile(opened.path);
+    return;
   } else if (opened.profile) {
-    if (confirmReplaceProfile && m_profile->isModified() && !confirmReplaceProfile(opened.path)) return;
     m_profile->open(*opened.profile, opened.path);
     queueChange(Change::Profile);
     setSelection(m_selection);
@@ -313,23 +316,25 @@ void Session::openFile(const QString& path) {
   spec.lane = Lane::Io;
   spec.supersedeTag = "open";
   const std::filesystem::path file(path.toStdString());
-  submitOpen(std::move(spec), path, [file, path, options = m_traceOptions](JobContext& context) {
-    context.checkpoint();
-    const std::string format = sniffFormat(file);
-    Opened opened;
-    opened.path = path;
-    if (format == "trace") {
-      opened.trace = std::shared_ptr<const Trace>(openTrace(file, options));
-    } else if (format == "profile-csv" || format == "profile-json") {
-      opened.profile = std::make_shared<const Profile>(readProfile(file));
-    } else {
-      throw Error(ErrorCode::Unsupported,
-                  file.string() + " is a " + format +
-                      " file, which the workbench does not show yet; open the trace it was made "
-                      "from, or use sparsight-cli info");
-    }
-    return opened;
-  });
+  submitOpen(std::move(spec), path,
+             [file, path, options = m_traceOptions, delegate = static_cast<bool>(openProfile)](JobContext& context) {
+               context.checkpoint();
+               const std::string format = sniffFormat(file);
+               Opened opened;
+               opened.path = path;
+               if (format == "trace") {
+                 opened.trace = std::shared_ptr<const Trace>(openTrace(file, options));
+               } else if (format == "profile-csv" || format == "profile-json") {
+                 opened.isProfile = delegate;
+                 if (!delegate) opened.profile = std::make_shared<const Profile>(readProfile(file));
+               } else {
+                 throw Error(ErrorCode::Unsupported,
+                             file.string() + " is a " + format +
+                                 " file, which the workbench does not show yet; open the trace it was made "
+                                 "from, or use sparsight-cli info");
+               }
+               return opened;
+             });
 }
 
 void Session::openDemo() {

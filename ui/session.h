@@ -111,8 +111,9 @@ class Session : public QObject {
   void setTraceOptions(const TraceOptions& options) { m_traceOptions = options; }
   [[nodiscard]] bool isOpening() const noexcept { return m_opening; }
   void cancelOpening();
-  /// Asked before an opened profile replaces one with unsaved edits; false keeps the old one. Empty: replaced.
-  std::function<bool(const QString& path)> confirmReplaceProfile;
+  /// Takes over the opening of a file that turned out to be a profile (questions about convention and unsaved edits
+  /// need a window); without it the profile is read and replaces the open one.
+  std::function<void(const QString& path)> openProfile;
 
   /// Runs a method (job, user-visible); results arrive one by one through addResult.
   void runMethod(RunRequest request, const QString& what);
