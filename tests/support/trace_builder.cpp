@@ -12,6 +12,7 @@
 #include <cstring>
 #include <numeric>
 #include <stdexcept>
+#include <utility>
 
 // Written against plain HDF5 on purpose: the reader under test must not be fed by its own library.
 

@@ -512,7 +512,7 @@ TEST_P(TraceRules, CheckFindsIt) {
   EXPECT_TRUE(found) << all;
 }
 
-INSTANTIATE_TEST_SUITE_P(All, TraceRules, testing::ValuesIn(rules()), [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(All, TraceRules, testing::ValuesIn(rules()), [](const auto& test) { return test.param.name; });
 
 // Warnings: the trace opens, and says what is odd.
 struct Oddity {
@@ -570,7 +570,7 @@ TEST_P(TraceRulesWarnings, OpensAndSaysWhatIsOdd) {
   for (const std::string& part : GetParam().message) EXPECT_THAT(trace->info().warnings.front(), HasSubstr(part));
 }
 INSTANTIATE_TEST_SUITE_P(All, TraceRulesWarnings, testing::ValuesIn(oddities()),
-                         [](const auto& info) { return info.param.name; });
+                         [](const auto& test) { return test.param.name; });
 
 TEST(TraceRulesValid, TheBuilderItselfIsValid) {
   const TemporaryFolder folder;
