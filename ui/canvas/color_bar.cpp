@@ -74,13 +74,28 @@ double ColorBar::valueAtY(double y) const noexcept {
 }
 
 void ColorBar::updateDomain() {
-  if (!m_lut) return;
+  // A scale that moves under the hand would run away.
+  if (!m_lut || (m_dragging != Handle::None && m_domain.scale == m_lut->settings().range.scale)) return;
   const ValueRange range = m_lut->settings().range;
   ValueRange domain = range;
   if (range.scale == ValueScale::Log) {
-    // At least the default seven decades, and whole decades around what is set: a stable scale to move limits on.
-    domain.minimum = std::pow(10.0, std::floor(std::log10(std::min(range.minimum, 1e-7)) + 1e-9));
-    domain.maximum = std::pow(10.0, std::ceil(std::log10(std::max(range.maximum, 1.0)) - 1e-9));
+    // Whole decades around the limits and the values, with room to move the limits outwards.
+    double low = std::log10(range.minimum) - 0.5, high = std::log10(range.maximum) + 0.5;
+    if (m_histogram) {
+      double total = 0, seen = 0;
+      for (int code = kCodeFirst; code < kValueCodes; ++code) total += (*m_histogram)[static_cast<std::size_t>(code)];
+      for (int code = kCodeFirst; code < kValueCodes && total > 0; ++code) {
+        const double before = seen;
+        seen += (*m_histogram)[static_cast<std::size_t>(code)];
+        const double value = std::log10(decodeValue(static_cast<ValueCode>(code)));
+        if (before < 0.001 * total && seen >= 0.001 * total) low = std::min(low, value);
+        if (before < 0.999 * total && seen >= 0.999 * total) high = std::max(high, value);
+      }
+    }
+    low = std::min(std::max(low, -12.0), std::log10(range.minimum));
+    high = std::max(std::min(high, 0.0), std::log10(range.maximum));
+    domain.minimum = std::pow(10.0, std::floor(low + 1e-9));
+    domain.maximum = std::pow(10.0, std::ceil(high - 1e-9));
   } else {
     domain.minimum = std::min(0.0, range.minimum);
     double highest = range.maximum;
@@ -151,10 +166,10 @@ void ColorBar::paintEvent(QPaintEvent*) {
   const QFontMetrics metrics(painter.font());
   painter.setPen(theme.text);
   const int titleBottom = bar.top() - 10;
-  painter.drawText(QRect(0, titleBottom - 2 * metrics.height(), width(), metrics.height()),
+  painter.drawText(QRect(bar.left(), titleBottom - 2 * metrics.height(), width() - bar.left(), metrics.height()),
                    Qt::AlignLeft | Qt::AlignVCenter, m_title);
   painter.setPen(theme.secondary);
-  painter.drawText(QRect(0, titleBottom - metrics.height(), width(), metrics.height()),
+  painter.drawText(QRect(bar.left(), titleBottom - metrics.height(), width() - bar.left(), metrics.height()),
                    Qt::AlignLeft | Qt::AlignVCenter, m_subtitle);
   if (!m_lut) return;
 
@@ -274,6 +289,7 @@ void ColorBar::mouseMoveEvent(QMouseEvent* event) {
 
 void ColorBar::mouseReleaseEvent(QMouseEvent*) {
   m_dragging = Handle::None;
+  updateDomain();
   update();
 }
 

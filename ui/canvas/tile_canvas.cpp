@@ -609,10 +609,11 @@ void TileCanvas::layoutParts() {
   m_axisTop = metrics.height() + Theme::kPad;
   const int readout = QFontMetrics(fonts::tabular()).height() + Theme::kPad;
   const int titleHeight = 2 * metrics.height() + 4;
-  const int stripWidth = 34, stripGap = 8;
-  const int strips = m_strips.empty() ? 0 : static_cast<int>(m_strips.size()) * (stripWidth + stripGap) + stripGap;
-  const int barWidth = std::max(m_bar->sizeHint().width(),
-                                metrics.horizontalAdvance(QStringLiteral("max-pooled 256\u00d7256")) + Theme::kPad);
+  const int stripWidth = 34, stripGap = 8, stripLead = 16;
+  const int strips = m_strips.empty() ? 0 : static_cast<int>(m_strips.size()) * (stripWidth + stripGap) + stripLead;
+  const int barWidth =
+      std::max(m_bar->sizeHint().width(),
+               metrics.horizontalAdvance(QStringLiteral("mean-pooled 256\u00d7256")) + 2 * Theme::kPad);
   const int gap = Theme::kGroupGap;
   const int stripFoot = m_strips.empty() ? 0 : metrics.height() + 4;
 
@@ -635,7 +636,7 @@ void TileCanvas::layoutParts() {
   const bool changed = plot != m_plot;
   m_plot = plot;
   m_surface->widget()->setGeometry(plot);
-  m_stripArea = QRect(plot.right() + 1 + stripGap, plot.top(), std::max(0, strips - stripGap), plot.height());
+  m_stripArea = QRect(plot.right() + 1 + stripLead, plot.top(), std::max(0, strips - stripLead), plot.height());
   const int barLeft = plot.right() + 1 + strips + gap;
   m_bar->setGeometry(barLeft, 0, std::min(barWidth, std::max(0, width() - barLeft)), height() - readout);
   m_bar->setBarExtent(plot.top() + 12, plot.bottom() - 6);

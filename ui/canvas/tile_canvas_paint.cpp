@@ -15,6 +15,12 @@ constexpr int kGridCell = 8, kNumberCell = 28, kBandLine = 24;
 
 double lineAt(double position, double origin, double scale) { return (position - origin) * scale; }
 
+/// Two significant figures, "100 %" at most: the right end of a strip.
+QString percent(double fraction) {
+  const double value = fraction * 100.0;
+  return QStringLiteral("%1 %").arg(value, 0, 'f', value >= 9.95 ? 0 : value >= 0.995 ? 1 : 2);
+}
+
 QColor overMap(double alpha) {
   QColor color(Qt::white);
   color.setAlphaF(static_cast<float>(alpha));
@@ -163,9 +169,8 @@ void TileCanvas::paintStrips(QPainter& painter) {
     painter.setPen(theme.secondary);
     painter.drawText(QRectF(left - 4, m_plot.top() - metrics.height() - 4, kWidth + 8, metrics.height()),
                      Qt::AlignCenter, strip.label);
-    painter.drawText(
-        QRectF(left - 8, m_plot.bottom() + 4, kWidth + 16, metrics.height()), Qt::AlignCenter,
-        largest > 0 ? QStringLiteral("%1 %").arg(static_cast<double>(largest) * 100.0, 0, 'g', 2) : tr("none"));
+    painter.drawText(QRectF(left - 8, m_plot.bottom() + 4, kWidth + 16, metrics.height()), Qt::AlignCenter,
+                     largest > 0 ? percent(static_cast<double>(largest)) : tr("none"));
     if (largest > 0) {
       const double tokensPerPixel = m_view.rows / m_plot.height();
       painter.save();
@@ -198,7 +203,8 @@ void TileCanvas::paintReadout(QPainter& painter) {
   const double y = height() - metrics.height() - Theme::kUnit;
   const auto pieces = readoutPieces();
   if (pieces.empty()) {
-    painter.setPen(theme.disabled);
+    painter.setFont(fonts::secondary());
+    painter.setPen(theme.secondary);
     painter.drawText(QRectF(m_plot.left(), y, width() - m_plot.left(), metrics.height()),
                      Qt::AlignLeft | Qt::AlignVCenter,
                      tr("move over the map to read a token pair, right click picks it"));
@@ -373,7 +379,6 @@ void TileCanvas::paintMinimap(QPainter& painter) {
     }
     m_minimapImage.setDevicePixelRatio(ratio);
   }
-  const Theme& theme = Theme::current();
   painter.setPen(Qt::NoPen);
   painter.setBrush(QColor(0, 0, 0, 110));
   painter.drawRoundedRect(QRectF(area).adjusted(-3, -3, 3, 3), 4, 4);
@@ -396,7 +401,7 @@ void TileCanvas::paintMinimap(QPainter& painter) {
   }
   painter.setPen(QPen(QColor(0, 0, 0, 160), 3));
   painter.drawRect(view);
-  painter.setPen(QPen(theme.dark ? QColor(Qt::white) : QColor(Qt::white), 1.5));
+  painter.setPen(QPen(QColor(Qt::white), 1.5));
   painter.drawRect(view);
 }
 
