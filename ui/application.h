@@ -3,8 +3,8 @@
 
 namespace sparsight {
 
-/// The GUI program: the workbench, `render FILE ...` and `--self-test`, as the command line contract says. Returns the exit
-/// code; never throws.
+/// The GUI program: the workbench, `render FILE ...` and `--self-test`, as the command line contract says. Returns the
+/// exit code; never throws.
 int runGui(int argc, char** argv);
 
 }  // namespace sparsight

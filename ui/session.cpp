@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "sparsight/core/profile.h"
+#include "sparsight/core/profiling.h"
 #include "ui/job_bridge.h"
 
 namespace sparsight {
@@ -132,6 +133,7 @@ QStringList RunStore::methods() const { return m_order; }
 struct Session::Opened {
   std::shared_ptr<const Trace> trace;
   std::shared_ptr<const Profile> profile;
+  bool isProfile = false;  ///< not read: openProfile does that
   QString path;
 };
 
@@ -156,6 +158,7 @@ Session::~Session() {
   // Handles first, so that nothing new is reported; then the queue joins its lanes; closures in flight die with the
   // bridge.
   m_openJob.cancel();
+  m_demoProfileJob.cancel();
   m_runJobs.clear();
   m_jobs.reset();
   m_bridge.reset();
@@ -298,8 +301,11 @@ void Session::finishOpen(const QString& path, Outcome<Opened> outcome) {
   Opened& opened = std::get<Opened>(outcome);
   if (opened.trace) {
     setTrace(std::move(opened.trace));
+    if (path.isEmpty() && m_profile->isEmpty()) openDemoProfile();
+  } else if (opened.isProfile) {
+    if (openProfile) openProfile(opened.path);
+    return;
   } else if (opened.profile) {
-    if (confirmReplaceProfile && m_profile->isModified() && !confirmReplaceProfile(opened.path)) return;
     m_profile->open(*opened.profile, opened.path);
     queueChange(Change::Profile);
     setSelection(m_selection);
@@ -313,23 +319,25 @@ void Session::openFile(const QString& path) {
   spec.lane = Lane::Io;
   spec.supersedeTag = "open";
   const std::filesystem::path file(path.toStdString());
-  submitOpen(std::move(spec), path, [file, path, options = m_traceOptions](JobContext& context) {
-    context.checkpoint();
-    const std::string format = sniffFormat(file);
-    Opened opened;
-    opened.path = path;
-    if (format == "trace") {
-      opened.trace = std::shared_ptr<const Trace>(openTrace(file, options));
-    } else if (format == "profile-csv" || format == "profile-json") {
-      opened.profile = std::make_shared<const Profile>(readProfile(file));
-    } else {
-      throw Error(ErrorCode::Unsupported,
-                  file.string() + " is a " + format +
-                      " file, which the workbench does not show yet; open the trace it was made "
-                      "from, or use sparsight-cli info");
-    }
-    return opened;
-  });
+  submitOpen(std::move(spec), path,
+             [file, path, options = m_traceOptions, delegate = static_cast<bool>(openProfile)](JobContext& context) {
+               context.checkpoint();
+               const std::string format = sniffFormat(file);
+               Opened opened;
+               opened.path = path;
+               if (format == "trace") {
+                 opened.trace = std::shared_ptr<const Trace>(openTrace(file, options));
+               } else if (format == "profile-csv" || format == "profile-json") {
+                 opened.isProfile = delegate;
+                 if (!delegate) opened.profile = std::make_shared<const Profile>(readProfile(file));
+               } else {
+                 throw Error(ErrorCode::Unsupported,
+                             file.string() + " is a " + format +
+                                 " file, which the workbench does not show yet; open the trace it was made "
+                                 "from, or use sparsight-cli info");
+               }
+               return opened;
+             });
 }
 
 void Session::openDemo() {
@@ -346,6 +354,27 @@ void Session::openDemo() {
     opened.path = QString::fromStdString(file.string());
     return opened;
   });
+}
+
+void Session::openDemoProfile() {
+  JobSpec spec;
+  spec.name = tr("Profile the demo").toStdString();
+  spec.lane = Lane::Compute;
+  spec.userVisible = true;
+  m_demoProfileJob = m_jobs->submit<Profile>(
+      std::move(spec),
+      [](JobContext& context) { return demoProfile(context.executor(), context.backend(), context.control()); },
+      [this](Outcome<Profile> outcome) {
+        if (const Error* error = std::get_if<Error>(&outcome)) {
+          Q_EMIT errorOccurred(tr("The demo has no profile"), QString::fromUtf8(error->what()));
+          return;
+        }
+        // Something may have been opened meanwhile; it wins.
+        if (Profile* profile = std::get_if<Profile>(&outcome); profile != nullptr && m_profile->isEmpty()) {
+          m_profile->open(std::move(*profile), QString());
+          queueChange(Change::Profile);
+        }
+      });
 }
 
 void Session::generateTrace(const SynthSpec& synth, const QString& path) {

@@ -102,7 +102,8 @@ class Session : public QObject {
 
   /// Opens a trace or profile by content, on the Io lane. Errors arrive by errorOccurred; what was open stays.
   void openFile(const QString& path);
-  void openDemo();  ///< generates it on first use, with progress
+  /// Generates the demo on first use, with progress; then its profile, measured on first use, unless one is open.
+  void openDemo();
   /// Writes a synthetic trace on the Compute lane, then opens it.
   void generateTrace(const SynthSpec& spec, const QString& path);
   void closeTrace();
@@ -111,8 +112,9 @@ class Session : public QObject {
   void setTraceOptions(const TraceOptions& options) { m_traceOptions = options; }
   [[nodiscard]] bool isOpening() const noexcept { return m_opening; }
   void cancelOpening();
-  /// Asked before an opened profile replaces one with unsaved edits; false keeps the old one. Empty: replaced.
-  std::function<bool(const QString& path)> confirmReplaceProfile;
+  /// Takes over the opening of a file that turned out to be a profile (questions about convention and unsaved edits
+  /// need a window); without it the profile is read and replaces the open one.
+  std::function<void(const QString& path)> openProfile;
 
   /// Runs a method (job, user-visible); results arrive one by one through addResult.
   void runMethod(RunRequest request, const QString& what);
@@ -130,6 +132,7 @@ class Session : public QObject {
   void setTrace(std::shared_ptr<const Trace> trace);
   void submitOpen(JobSpec spec, const QString& path, std::function<Opened(JobContext&)> work);
   void finishOpen(const QString& path, Outcome<Opened> outcome);
+  void openDemoProfile();
   std::unique_ptr<JobBridge> m_bridge;
   std::unique_ptr<JobQueue> m_jobs;
   std::unique_ptr<ProfileDocument> m_profile;
@@ -142,7 +145,7 @@ class Session : public QObject {
   TraceOptions m_traceOptions;
   ChangeFlags m_pending;
   QTimer m_flush;
-  JobHandle m_openJob;
+  JobHandle m_openJob, m_demoProfileJob;
   bool m_opening = false;
   std::vector<JobHandle> m_runJobs;
 };

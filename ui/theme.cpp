@@ -171,8 +171,12 @@ QPushButton:hover, QToolButton[framed="true"]:hover { background: @hover; border
 QPushButton:pressed, QToolButton[framed="true"]:pressed { background: @pressed; }
 QPushButton:focus, QToolButton[framed="true"]:focus { border: 2px solid @accent; padding: 0 11px; min-height: @controlFocus; }
 QPushButton:disabled, QToolButton[framed="true"]:disabled { color: @disabled; background: transparent; }
+QPushButton[layoutTab="true"] { background: transparent; border-color: transparent; color: @secondary; padding: 0 16px; }
+QPushButton[layoutTab="true"]:hover { background: @hover; color: @text; }
+QPushButton[layoutTab="true"]:focus { border: 2px solid @accent; padding: 0 15px; }
 QPushButton[primary="true"] { background: @accent; color: @onAccent; border-color: @accent; font-weight: 600; }
 QPushButton[primary="true"]:hover { background: @accentHover; border-color: @accentHover; }
+QPushButton[primary="true"][layoutTab="true"] { background: @accent; color: @onAccent; }
 QPushButton[primary="true"]:focus { border: 2px solid @text; }
 QPushButton[primary="true"]:disabled { background: @line; color: @secondary; border-color: @line; }
 QPushButton[flat="true"], QPushButton[link="true"] { background: transparent; border-color: transparent; color: @accent; padding: 0 4px; }
@@ -293,7 +297,7 @@ QColor mix(const QColor& a, const QColor& b, double amount) {
 }
 
 QString styleSheetOf(const Theme& t) {
-  const auto scaled = [](int size) { return QString::number(px(size)) + QStringLiteral("px"); };
+  const auto scaled = [](int size) -> QString { return QString::number(px(size)) + QStringLiteral("px"); };
   // Longest names first: a name may begin with another one.
   std::vector<std::pair<QString, QString>> tokens{
       {QStringLiteral("@window"), t.window.name()},

@@ -277,6 +277,8 @@ class SvgMethod final : public Method {
                      const Control& control, Plan& plan) {
     plan.kOrder = svgOrder(geometry, temporal);
     const std::vector<Index> positions = inverseOf(plan.kOrder, geometry.tokens);
+    // One frame or one place: token-major is frame-major. In memory an identity is empty.
+    if (std::is_sorted(plan.kOrder.begin(), plan.kOrder.end())) plan.kOrder.clear();
     std::vector<Index> rows(at(plan.queryCount));
     std::vector<Index> positionOfRow(at(plan.queryCount));
     bool identity = true;

@@ -14,7 +14,7 @@ namespace sparsight::cpu {
 namespace {
 
 constexpr Index kTileKeys = 96;
-constexpr Index kPanels = 4;  // panels that share a key tile
+constexpr Index kPanels = 8;  // panels that share a tile: keys and values come from beyond L2 once per 8 panels
 
 std::size_t at(Index i) { return static_cast<std::size_t>(i); }
 

@@ -12,14 +12,14 @@ namespace sparsight::cpu {
 namespace {
 
 constexpr Index kTileKeys = 96;       // a multiple of every key unroll; 48 KiB of keys at head_dim 128 stay in L2
-constexpr Index kMaxPanels = 4;       // panels that share a key tile
+constexpr Index kMaxPanels = 8;       // panels that share a key tile: keys come from beyond L2 once per 8 panels
 constexpr Index kManyColumns = 2048;  // beyond it the per-column partial sums of one panel are large enough
 constexpr Index kMaxUnits = 256;
 constexpr Index kStagingBytes = Index{32} << 20;
 
 std::size_t at(Index i) { return static_cast<std::size_t>(i); }
 
-/// One row of cells while it is summed up, in log2 units for the maximum.
+/// One row of cells while it is summed up.
 struct CellRow {
   Index mapRow = -1;
   Index rows = 0;
@@ -31,7 +31,7 @@ struct CellRow {
     mapRow = row;
     rows = 0;
     sum.assign(at(columns), 0.0);
-    top.assign(at(columns), kMinusInfinity);
+    top.assign(at(columns), 0.0F);
     if (countPairs) pairs.assign(at(columns), 0);
   }
   void add(const CellRow& other) {
@@ -42,9 +42,11 @@ struct CellRow {
   }
 };
 
-/// The part of a column inside a key tile.
+/// The part of a column inside a key tile, or a run of columns of one key each.
 struct Segment {
   Index column, offset, count;
+  bool eachKey;  ///< keys belong to columns column, column + 1, ...
+  [[nodiscard]] Index lastColumn() const noexcept { return eachKey ? column + count - 1 : column; }
 };
 
 struct Panel {
@@ -146,7 +148,9 @@ class Runner {
     if (lseGiven()) {
       for (std::size_t lane = 0; lane < panel.rows.size(); ++lane) {
         const float lse = m_pass.givenLse[at(panel.rows[lane])];
-        if (std::isfinite(lse)) panel.reference.applied[lane] = static_cast<float>(static_cast<double>(lse) * kLog2E);
+        // A row that does not count gets sums of 0.
+        panel.reference.applied[lane] = std::isfinite(lse) ? static_cast<float>(static_cast<double>(lse) * kLog2E)
+                                                           : std::numeric_limits<float>::max();
       }
     }
     std::fill(panel.sum.get(), panel.sum.get() + m_columns * m_lanes, 0.0F);
@@ -161,7 +165,12 @@ class Runner {
     for (Index end = key; end < key + count;) {
       while (m_pass.colEdges[at(column + 1)] <= end) ++column;
       const Index next = std::min(m_pass.colEdges[at(column + 1)], key + count);
-      segments.push_back({column, end - key, next - end});
+      const bool single = m_pass.colEdges[at(column + 1)] - m_pass.colEdges[at(column)] == 1;
+      if (single && !segments.empty() && segments.back().eachKey && segments.back().lastColumn() + 1 == column) {
+        ++segments.back().count;
+      } else {
+        segments.push_back({column, end - key, next - end, single});
+      }
       end = next;
     }
     return column;
@@ -176,6 +185,12 @@ class Runner {
     if (m_pass.max != nullptr) {
       for (const Segment& s : work.segments) {
         float* const top = panel.top.get() + s.column * m_lanes;
+        if (s.eachKey) {
+          // The scores of such columns are their maxima.
+          std::copy_n(scores + s.offset * m_lanes, s.count * m_lanes, top);
+          if (!lseGiven()) m_simd.tileMax(top, s.count, largest.data());
+          continue;
+        }
         m_simd.tileMax(scores + s.offset * m_lanes, s.count, top);
         for (Index lane = 0; lane < m_lanes; ++lane) largest[at(lane)] = std::max(largest[at(lane)], top[lane]);
       }
@@ -183,47 +198,66 @@ class Runner {
       m_simd.tileMax(scores, count, largest.data());
     }
     if (!lseGiven()) {
-      const Index columns = work.segments.back().column + 1;
+      const Index columns = work.segments.back().lastColumn() + 1;
       panel.reference.lift(largest.data(), m_head.factor(), m_lanes, [&](Index lane, float factor) {
         for (Index c = 0; c < columns; ++c) panel.sum.get()[c * m_lanes + lane] *= factor;
       });
     }
     if (!wantSums()) return;
     for (const Segment& s : work.segments) {
-      m_simd.tileExpSum(scores + s.offset * m_lanes, s.count, m_head.factor(), panel.reference.applied,
-                        panel.sum.get() + s.column * m_lanes);
+      (s.eachKey ? m_simd.tileExpEach : m_simd.tileExpSum)(scores + s.offset * m_lanes, s.count, m_head.factor(),
+                                                           panel.reference.applied,
+                                                           panel.sum.get() + s.column * m_lanes);
     }
   }
 
-  void finish(const Panel& panel, Index unit, CellRow& current) {
-    alignas(kAlignment) std::array<float, kMaxLanes> norm{};  // 2^(reference - lse)
-    std::array<double, kMaxLanes> lse2{};
+  /// What turns a lane's partial sums and maxima into probabilities.
+  struct Lanes {
+    alignas(kAlignment) std::array<float, kMaxLanes> sumNorm{};    // 2^(reference - lse); 0: the row does not count
+    alignas(kAlignment) std::array<float, kMaxLanes> reference{};  // log2 lse
+    alignas(kAlignment) std::array<float, kMaxLanes> topNorm{};    // what rounding took from it
     std::array<bool, kMaxLanes> counts{};
+  };
+
+  void finish(Panel& panel, Index unit, CellRow& current) {
+    Lanes lanes;
     for (std::size_t lane = 0; lane < panel.rows.size(); ++lane) {
       const Index row = panel.rows[lane];
+      double lse2 = 0;
       if (lseGiven()) {
         const float lse = m_pass.givenLse[at(row)];
-        counts[lane] = std::isfinite(lse);  // -inf: no valid key, NaN: padding
-        if (!counts[lane]) continue;
-        lse2[lane] = static_cast<double>(lse) * kLog2E;
-        norm[lane] = static_cast<float>(std::exp2(static_cast<double>(panel.reference.applied[lane]) - lse2[lane]));
-        continue;
+        lanes.counts[lane] = std::isfinite(lse);  // -inf: no valid key, NaN: padding
+        if (!lanes.counts[lane]) continue;
+        lse2 = static_cast<double>(lse) * kLog2E;
+        lanes.sumNorm[lane] = static_cast<float>(std::exp2(static_cast<double>(panel.reference.applied[lane]) - lse2));
+      } else {
+        lanes.counts[lane] = true;
+        if (panel.reference.value[lane] == kMinusInfinity) {
+          m_pass.lse[row] = kMinusInfinity;
+          continue;
+        }
+        double total = 0;
+        for (Index c = 0; c < m_columns; ++c) {
+          total += static_cast<double>(panel.sum.get()[at(c * m_lanes) + lane]);
+        }
+        lse2 = static_cast<double>(panel.reference.applied[lane]) + std::log2(total);
+        lanes.sumNorm[lane] = static_cast<float>(1.0 / total);
+        m_pass.lse[row] = static_cast<float>(lse2 * kLn2);
       }
-      counts[lane] = true;
-      double total = 0;
-      for (Index c = 0; c < m_columns; ++c) {
-        total += static_cast<double>(panel.sum.get()[at(c * m_lanes) + lane]);
-      }
-      if (panel.reference.value[lane] == kMinusInfinity) {
-        m_pass.lse[row] = kMinusInfinity;
-        continue;
-      }
-      lse2[lane] = static_cast<double>(panel.reference.applied[lane]) + std::log2(total);
-      norm[lane] = static_cast<float>(1.0 / total);
-      m_pass.lse[row] = static_cast<float>(lse2[lane] * kLn2);
+      lanes.reference[lane] = static_cast<float>(lse2);
+      lanes.topNorm[lane] = static_cast<float>(std::exp2(static_cast<double>(lanes.reference[lane]) - lse2));
     }
     if (!wantMap()) return;
+    if (m_pass.max != nullptr) {
+      // All maxima become probabilities in one go. The sums of the kernel are of no use here.
+      alignas(kAlignment) std::array<float, kMaxLanes> unused{};
+      m_simd.tileExp(panel.top.get(), m_columns, m_head.factor(), lanes.reference.data(), unused.data());
+    }
     const auto laneCount = static_cast<Index>(panel.rows.size());
+    if (!m_head.masked() && everyRowAlone(panel.firstRow, laneCount)) {
+      writeRows(panel, lanes);
+      return;
+    }
     for (Index lane = 0; lane < laneCount;) {
       const Index mapRow = m_pass.mapRow[at(panel.firstRow + lane)];
       Index end = lane + 1;
@@ -232,43 +266,65 @@ class Runner {
         close(current, unit);
         current.begin(mapRow, m_columns, m_head.masked());
       }
-      addLanes(panel, lane, end, norm, lse2, counts, current);
+      addLanes(panel, lane, end, lanes, current);
       lane = end;
     }
   }
 
-  void addLanes(const Panel& panel, Index first, Index last, const std::array<float, kMaxLanes>& norm,
-                const std::array<double, kMaxLanes>& lse2, const std::array<bool, kMaxLanes>& counts,
-                CellRow& cells) const {
-    for (Index lane = first; lane < last; ++lane) {
-      if (!counts[at(lane)]) continue;
-      ++cells.rows;
-      if (m_head.masked()) {
-        for (Index c = 0; c < m_columns; ++c) {
-          cells.pairs[at(c)] +=
-              m_head.validPairs(panel.rows[at(lane)], m_pass.colEdges[at(c)], m_pass.colEdges[at(c + 1)]);
+  /// Whether each of these rows is a map row by itself (a map of single tokens).
+  [[nodiscard]] bool everyRowAlone(Index first, Index count) const {
+    const auto all = static_cast<Index>(m_pass.mapRow.size());
+    for (Index i = std::max<Index>(first, 1); i < std::min(all, first + count + 1); ++i) {
+      if (m_pass.mapRow[at(i)] == m_pass.mapRow[at(i - 1)]) return false;
+    }
+    return true;
+  }
+
+  /// Cells of such rows need no summing: transposed in small squares straight into the map.
+  void writeRows(const Panel& panel, const Lanes& lanes) const {
+    constexpr Index kSquare = 16;
+    for (Index c0 = 0; c0 < m_columns; c0 += kSquare) {
+      const Index c1 = std::min(m_columns, c0 + kSquare);
+      for (std::size_t lane = 0; lane < panel.rows.size(); ++lane) {
+        if (!lanes.counts[lane]) continue;
+        const Index row = m_pass.mapRow[at(panel.firstRow) + lane] * m_columns;
+        for (Index c = c0; c < c1; ++c) {
+          const Index width = m_pass.colEdges[at(c + 1)] - m_pass.colEdges[at(c)];
+          if (width == 0) continue;
+          const Index from = c * m_lanes + static_cast<Index>(lane);
+          if (m_pass.mean != nullptr) {
+            m_pass.mean[row + c] = panel.sum.get()[from] * lanes.sumNorm[lane] / static_cast<float>(width);
+          }
+          if (m_pass.max != nullptr) m_pass.max[row + c] = panel.top.get()[from] * lanes.topNorm[lane];
         }
       }
     }
+  }
+
+  void addLanes(const Panel& panel, Index first, Index last, const Lanes& lanes, CellRow& cells) const {
+    for (Index lane = first; lane < last; ++lane) {
+      if (!lanes.counts[at(lane)]) continue;
+      ++cells.rows;
+      if (!m_head.masked()) continue;
+      for (Index c = 0; c < m_columns; ++c) {
+        cells.pairs[at(c)] +=
+            m_head.validPairs(panel.rows[at(lane)], m_pass.colEdges[at(c)], m_pass.colEdges[at(c + 1)]);
+      }
+    }
+    // A lane that does not count has a norm of 0 (and finite sums).
     if (m_pass.mean != nullptr) {
       for (Index c = 0; c < m_columns; ++c) {
         const float* const sum = panel.sum.get() + c * m_lanes;
         float total = 0;
-        for (Index lane = first; lane < last; ++lane) {
-          if (counts[at(lane)]) total += sum[lane] * norm[at(lane)];
-        }
+        for (Index lane = first; lane < last; ++lane) total += sum[lane] * lanes.sumNorm[at(lane)];
         cells.sum[at(c)] += static_cast<double>(total);
       }
     }
     if (m_pass.max != nullptr) {
-      const auto factor = static_cast<double>(m_head.factor());
       for (Index c = 0; c < m_columns; ++c) {
         const float* const top = panel.top.get() + c * m_lanes;
         float best = cells.top[at(c)];
-        for (Index lane = first; lane < last; ++lane) {
-          if (!counts[at(lane)]) continue;
-          best = std::max(best, static_cast<float>(factor * static_cast<double>(top[lane]) - lse2[at(lane)]));
-        }
+        for (Index lane = first; lane < last; ++lane) best = std::max(best, top[lane] * lanes.topNorm[at(lane)]);
         cells.top[at(c)] = best;
       }
     }
@@ -294,7 +350,7 @@ class Runner {
       if (pairs == 0) continue;
       const Index cell = cells.mapRow * m_columns + c;
       if (m_pass.mean != nullptr) m_pass.mean[cell] = static_cast<float>(cells.sum[at(c)] / static_cast<double>(pairs));
-      if (m_pass.max != nullptr) m_pass.max[cell] = std::exp2(cells.top[at(c)]);
+      if (m_pass.max != nullptr) m_pass.max[cell] = cells.top[at(c)];
     }
   }
 

@@ -27,7 +27,9 @@ struct SimdKernels {
   void (*tileMax)(const float* scores, Index count, float* largest) noexcept;
   /// sums[lane] += sum of exp2(scale * scores[., lane] - reference[lane]).
   void (*tileExpSum)(const float* scores, Index count, float scale, const float* reference, float* sums) noexcept;
-  /// The same, and the scores are replaced by the exponentials.
+  /// sums[n, lane] += exp2(scale * scores[n, lane] - reference[lane]): a column per key.
+  void (*tileExpEach)(const float* scores, Index count, float scale, const float* reference, float* sums) noexcept;
+  /// tileExpSum, and the scores are replaced by the exponentials.
   void (*tileExp)(float* scores, Index count, float scale, const float* reference, float* sums) noexcept;
   /// out[lane, columns] += weights[., lane]^T values; columns is a multiple of valueColumns, rows 64-byte aligned.
   void (*accumulate)(const float* weights, Index count, const float* values, Index valueStride, Index columns,
@@ -40,7 +42,8 @@ struct SimdKernels {
   /// The entries that equal `top` have a weight of exactly 1.
   void (*rowExp)(const float* row, Index count, float scale, float top, float* weights, double* sum,
                  double* sumLog) noexcept;
-  /// Register-resident fused multiply-adds, for the peak probe: returns the floating point operations done.
+  /// Register-resident fused multiply-adds, for the peak probe: returns the floating point operations done. `sink`
+  /// holds 16 numbers, all different (equal chains would be computed once).
   double (*peak)(Index rounds, float* sink) noexcept;
 };
 

@@ -114,6 +114,17 @@ void tileExpKernel(float* scores, Index count, float scale, const float* referen
   expTile<true>(scores, count, scale, reference, sums);
 }
 
+void tileExpEachKernel(const float* scores, Index count, float scale, const float* reference, float* sums) noexcept {
+  const Vec factor = Vec::set(scale);
+  for (Index j = 0; j < kLanes; j += kWidth) {
+    const Vec minus = Vec::set(0.0F) - Vec::load(reference + j);
+    for (Index n = j; n < count * kLanes; n += kLanes) {
+      const Vec w = exp2Vec(Vec::fma(factor, Vec::load(scores + n), minus));
+      (Vec::load(sums + n) + w).store(sums + n);
+    }
+  }
+}
+
 void accumulateKernel(const float* weights, Index count, const float* values, Index valueStride, Index columns,
                       float* out, Index outStride) noexcept {
   static_assert(kLanes % kLaneUnroll == 0);
@@ -210,7 +221,7 @@ double peakKernel(Index rounds, float* sink) noexcept {
   constexpr Index kChains = 12;
   Vec sum[kChains];
   SPARSIGHT_UNROLL
-  for (Index i = 0; i < kChains; ++i) sum[i] = Vec::set(sink[i & 7]);
+  for (Index i = 0; i < kChains; ++i) sum[i] = Vec::set(sink[i]);
   const Vec a = Vec::set(sink[0]);
   const Vec b = Vec::set(sink[1]);
   for (Index r = 0; r < rounds; ++r) {
@@ -226,8 +237,9 @@ double peakKernel(Index rounds, float* sink) noexcept {
 }
 
 constexpr SimdKernels makeKernels(std::string_view name) {
-  return {name,          kLanes,           kValueColumns, scoresKernel, tileMaxKernel, tileExpSumKernel,
-          tileExpKernel, accumulateKernel, toRowsKernel,  rowMaxKernel, rowExpKernel,  peakKernel};
+  return {
+      name,          kLanes,           kValueColumns, scoresKernel, tileMaxKernel, tileExpSumKernel, tileExpEachKernel,
+      tileExpKernel, accumulateKernel, toRowsKernel,  rowMaxKernel, rowExpKernel,  peakKernel};
 }
 
 #undef SPARSIGHT_UNROLL

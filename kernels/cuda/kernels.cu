@@ -4,8 +4,9 @@
 namespace sparsight::cuda {
 namespace {
 
+// Three blocks for each multiprocessor: with the default the compiler aims at four and spills.
 template <class T>
-__global__ void __launch_bounds__(kThreads) partialsKernel(const PartialsParams p) {
+__global__ void __launch_bounds__(kThreads, 3) partialsKernel(const PartialsParams p) {
   __shared__ ScoreShared shared;
   DeviceBlock<PartialsState> block;
   partialsBody<T>(block, shared, p);

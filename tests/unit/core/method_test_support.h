@@ -5,6 +5,7 @@
 // evaluation and methods.
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <random>
@@ -120,6 +121,66 @@ inline Plan planOf(const std::string& methodId, const std::vector<std::string>& 
   Plan plan = method.plan(input, state.get(), backend, {});
   plan.validate();
   return plan;
+}
+
+/// A trace in memory: heads are made on load by `make`.
+class MemoryTrace final : public Trace {
+ public:
+  MemoryTrace(TraceInfo info, std::function<HeadData(const HeadId&)> make)
+      : m_info(std::move(info)), m_make(std::move(make)) {}
+  [[nodiscard]] const TraceInfo& info() const noexcept override { return m_info; }
+  [[nodiscard]] HeadData load(const HeadId& id, std::stop_token) const override {
+    HeadData head = m_make(id);
+    head.id = id;
+    return head;
+  }
+  [[nodiscard]] std::optional<FramesRgb> frames() const override { return std::nullopt; }
+  [[nodiscard]] std::optional<SyntheticTruth> truth() const override { return std::nullopt; }
+  [[nodiscard]] std::optional<std::vector<float>> storedLse(const HeadId&) const override { return std::nullopt; }
+  [[nodiscard]] std::optional<std::vector<float>> storedOut(const HeadId&) const override { return std::nullopt; }
+
+ private:
+  TraceInfo m_info;
+  std::function<HeadData(const HeadId&)> m_make;
+};
+
+/// Calls for every (step, layer) with `heads` heads; a schedule of 10 steps over 4 layers.
+inline TraceInfo memoryInfo(const HeadSpec& spec, const std::vector<int>& steps, const std::vector<int>& layers,
+                            int heads) {
+  TraceInfo info;
+  info.path = "memory.h5";
+  info.uuid = "memory";
+  info.layout = spec.layout;
+  info.model.family = spec.family;
+  info.model.numLayers = 4;
+  info.model.numHeads = heads;
+  info.run.numInferenceSteps = 10;
+  for (int i = 0; i < 10; ++i) info.run.timesteps.push_back(1000.0 - 100.0 * i);
+  for (const int step : steps) {
+    for (const int layer : layers) {
+      CallInfo call;
+      call.id.step = step;
+      call.id.branch = "cond";
+      call.id.layer = layer;
+      call.component = "transformer";
+      call.scale = 1.0 / std::sqrt(static_cast<double>(spec.headDim));
+      call.headDim = spec.headDim;
+      call.nK = spec.layout.tokenCount;
+      call.layout = spec.layout;
+      for (int head = 0; head < heads; ++head) call.heads.push_back(head);
+      info.calls.push_back(call);
+    }
+  }
+  std::sort(info.calls.begin(), info.calls.end(), [](const CallInfo& a, const CallInfo& b) { return a.id < b.id; });
+  return info;
+}
+inline MemoryTrace memoryTrace(const HeadSpec& spec, const std::vector<int>& steps = {2, 5},
+                               const std::vector<int>& layers = {0, 2}, int heads = 2) {
+  return {memoryInfo(spec, steps, layers, heads), [spec](const HeadId& id) {
+            HeadSpec own = spec;
+            own.seed = static_cast<unsigned>(1000 * id.call.step + 100 * id.call.layer + id.head) + spec.seed;
+            return makeHead(own);
+          }};
 }
 
 inline double dotOf(const MatrixView& a, Index i, const MatrixView& b, Index j) {

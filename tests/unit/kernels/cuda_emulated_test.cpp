@@ -9,6 +9,7 @@
 #include <random>
 
 #include "sparsight/kernels/backend.h"
+#include "tests/support/backend_ops_cases.h"
 #include "tests/support/emulated_cuda.h"
 
 namespace sparsight {
@@ -128,6 +129,13 @@ class CudaEmulated : public ::testing::Test {
   std::unique_ptr<Backend> m_oracle = createReferenceBackend();
 };
 
+TEST_F(CudaEmulated, OperationTable) {
+  for (const testing::OpCase& opCase : testing::opCases()) {
+    SCOPED_TRACE(opCase.name);
+    testing::checkAllOps(*m_cuda, opCase);
+  }
+}
+
 TEST_F(CudaEmulated, LseWithoutMap) {
   for (const Index n : {1, 3, 63, 64, 65, 200}) {
     Shape shape;
@@ -144,7 +152,7 @@ TEST_F(CudaEmulated, EveryTypeAndHeadDim) {
       shape.dtype = dtype;
       shape.d = d;
       shape.seed = static_cast<std::uint32_t>(d);
-      SCOPED_TRACE(testing::Message() << dtypeName(dtype) << " head_dim " << d);
+      SCOPED_TRACE(::testing::Message() << dtypeName(dtype) << " head_dim " << d);
       compareLseMap(shape, even(shape.nq, 7), even(shape.nk, 9));
     }
   }
@@ -172,7 +180,7 @@ TEST_F(CudaEmulated, PaddingAndMasks) {
     shape.keyPadding = (bits & 1) != 0;
     shape.queryPadding = (bits & 2) != 0;
     shape.denseMask = (bits & 4) != 0;
-    SCOPED_TRACE(testing::Message() << "key padding, query padding, dense mask: bits " << bits);
+    SCOPED_TRACE(::testing::Message() << "key padding, query padding, dense mask: bits " << bits);
     compareLseMap(shape, even(100, 9), {0, 5, 5, 64, 100, 149, 150});
     compareLseMap(shape, {}, {});
   }
@@ -182,7 +190,7 @@ TEST_F(CudaEmulated, ScaleOfAnySignAndExtremeLogits) {
   for (const double scale : {0.0, -0.5, 1e4, -1e4, 1e-6}) {
     Shape shape;
     shape.scale = scale;
-    SCOPED_TRACE(testing::Message() << "scale " << scale);
+    SCOPED_TRACE(::testing::Message() << "scale " << scale);
     compareLseMap(shape, even(100, 5), even(150, 6));
   }
 }
@@ -269,7 +277,7 @@ TEST_F(CudaEmulated, AttendDenseAndIntervals) {
       shape.queryPadding = masked;
       shape.denseMask = masked;
       shape.dtype = dv % 3 == 0 ? DType::F32 : dv % 3 == 1 ? DType::BF16 : DType::F16;
-      SCOPED_TRACE(testing::Message() << "values of dimension " << dv << (masked ? ", masked" : ""));
+      SCOPED_TRACE(::testing::Message() << "values of dimension " << dv << (masked ? ", masked" : ""));
       const TestHead head(shape);
       const auto onCuda = m_cuda->prepare(head.in, nullptr, {});
       const auto onOracle = m_oracle->prepare(head.in, nullptr, {});

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bench_cases.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <random>
+#include <set>
+#include <thread>
+
+#include "measure.h"
+
+namespace sparsight::bench {
+namespace {
+
+constexpr Index kMapCells = 512;
+constexpr Index kTileTokens = 512;
+constexpr double kKept = 0.25;
+
+/// A shape under measurement: backend, prepared head, and the oracle for the errors.
+struct Setup {
+  Setup(Index tokens, Index dim, DType dtype, int threads)
+      : head(makeBenchHead(tokens, dim, dtype)),
+        executor(threads),
+        backend(createBackend("cpu", executor)),
+        prepared(backend->prepare(head->in, head, {})),
+        oracle(createReferenceBackend()) {}
+  std::shared_ptr<const BenchHead> head;
+  Executor executor;
+  std::unique_ptr<Backend> backend;
+  std::shared_ptr<const PreparedHead> prepared;
+  std::unique_ptr<Backend> oracle;
+
+  [[nodiscard]] Index tokens() const { return head->in.q.rows; }
+  [[nodiscard]] double dim() const { return static_cast<double>(head->in.q.cols); }
+  [[nodiscard]] std::shared_ptr<const PreparedHead> oracleHead() const { return oracle->prepare(head->in, head, {}); }
+};
+
+std::vector<Index> evenBounds(Index size, Index blocks) {
+  std::vector<Index> bounds;
+  for (Index i = 0; i <= blocks; ++i) bounds.push_back(i * size / blocks);
+  return bounds;
+}
+
+std::vector<Index> allRows(Index rows) {
+  std::vector<Index> list(static_cast<std::size_t>(rows));
+  std::iota(list.begin(), list.end(), Index{0});
+  return list;
+}
+
+std::vector<Index> sampledRows(Index rows, Index count) {
+  std::vector<Index> list;
+  for (Index i = 0; i < count; ++i) list.push_back(i * (rows - 1) / std::max<Index>(1, count - 1));
+  return list;
+}
+
+void peak(benchmark::State& state) {
+  const int threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  double sum = 0;
+  for (auto _ : state) sum += probePeak(threads).gflops;
+  state.counters["gflops"] = sum / static_cast<double>(state.iterations());
+}
+
+void mapExact(benchmark::State& state, Index tokens, Index dim, DType dtype, int threads) {
+  Setup s(tokens, dim, dtype, threads);
+  const std::vector<Index> bounds = evenBounds(tokens, std::min(tokens, kMapCells));
+  LseMapResult map;
+  measure(state, threads, 2 * static_cast<double>(tokens) * static_cast<double>(tokens) * s.dim(), [&] {
+    map = s.backend->lseMap(*s.prepared, {bounds, bounds, true, true}, {});
+  });
+
+  // Against the oracle: the row LSE and the cells of one map row in the middle.
+  const Index mapCols = static_cast<Index>(bounds.size()) - 1;
+  const Index mapRow = mapCols / 2;
+  const Index first = bounds[static_cast<std::size_t>(mapRow)];
+  const Index last = bounds[static_cast<std::size_t>(mapRow + 1)];
+  std::vector<Index> rows;
+  for (Index row = first; row < last; ++row) rows.push_back(row);
+  const auto exact = s.oracleHead();
+  const std::vector<float> exactLse = s.oracle->attend(*exact, rows, {}, {}).lse;
+  std::vector<float> lse(static_cast<std::size_t>(tokens), 0.0F);
+  Errors lseErrors;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    lse[static_cast<std::size_t>(rows[i])] = exactLse[i];
+    lseErrors.add(map.lse[static_cast<std::size_t>(rows[i])], exactLse[i]);
+  }
+  Errors cellErrors;
+  for (const Reduce reduce : {Reduce::Mean, Reduce::Max}) {
+    const std::vector<float>& got = reduce == Reduce::Mean ? map.mean : map.max;
+    const std::vector<float> want = s.oracle->tile(*exact, lse, {first, last, 0, tokens, 1, mapCols}, reduce, {});
+    for (std::size_t c = 0; c < want.size(); ++c) {
+      cellErrors.add(got[static_cast<std::size_t>(mapRow * mapCols) + c], want[c]);
+    }
+  }
+  setErrors(state, {lseErrors.maxAbs, cellErrors.maxRel});
+}
+
+void tileExact(benchmark::State& state, Index tokens, Index dim, DType dtype, int threads) {
+  Setup s(tokens, dim, dtype, threads);
+  const Index side = std::min(tokens, kTileTokens);
+  const TileRect rect{tokens / 3, tokens / 3 + side, tokens / 2, std::min(tokens, tokens / 2 + side), side, side};
+  // Any LSE does for the time; for the errors it is the oracle's, on the rows that are compared.
+  std::vector<float> lse(static_cast<std::size_t>(tokens), std::log(static_cast<float>(tokens)));
+  std::vector<float> tile;
+  measure(state, threads, 2 * static_cast<double>(side) * static_cast<double>(rect.col1 - rect.col0) * s.dim(),
+          [&] { tile = s.backend->tile(*s.prepared, lse, rect, Reduce::Max, {}); });
+  const std::vector<float> want = s.oracle->tile(*s.oracleHead(), lse, rect, Reduce::Max, {});
+  Errors errors;
+  for (std::size_t c = 0; c < want.size(); ++c) errors.add(tile[c], want[c]);
+  setErrors(state, errors);
+}
+
+void attentionErrors(benchmark::State& state, Setup& s, const RowKeep& keep) {
+  const std::vector<Index> rows = sampledRows(s.tokens(), 8);
+  RowKeep sampled = keep;
+  std::vector<Index> group;
+  if (!keep.group.empty()) {
+    for (const Index row : rows) group.push_back(keep.group[static_cast<std::size_t>(row)]);
+    sampled.group = group;
+  }
+  const AttendResult got = s.backend->attend(*s.prepared, rows, sampled, {});
+  const AttendResult want = s.oracle->attend(*s.oracleHead(), rows, sampled, {});
+  // Relative to the size of the row: single components cross zero.
+  Errors errors;
+  const auto dv = static_cast<std::size_t>(s.head->in.v.cols);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    double difference = 0;
+    double norm = 0;
+    for (std::size_t c = i * dv; c < (i + 1) * dv; ++c) {
+      const double d = static_cast<double>(got.out[c]) - static_cast<double>(want.out[c]);
+      difference += d * d;
+      norm += static_cast<double>(want.out[c]) * static_cast<double>(want.out[c]);
+      errors.maxAbs = std::max(errors.maxAbs, std::abs(d));
+    }
+    errors.maxRel = std::max(errors.maxRel, std::sqrt(difference / norm));
+  }
+  setErrors(state, errors);
+}
+
+void denseAttention(benchmark::State& state, Index tokens, Index dim, DType dtype, int threads) {
+  Setup s(tokens, dim, dtype, threads);
+  const std::vector<Index> rows = allRows(tokens);
+  measure(state, threads, 4 * static_cast<double>(tokens) * static_cast<double>(tokens) * s.dim(),
+          [&] { benchmark::DoNotOptimize(s.backend->attend(*s.prepared, rows, {}, {}).out.data()); });
+  attentionErrors(state, s, {});
+}
+
+/// Random kept blocks of variable width (mean 64 keys) for row groups of 128.
+void sparseAttention(benchmark::State& state, Index tokens, Index dim, DType dtype, int threads) {
+  Setup s(tokens, dim, dtype, threads);
+  constexpr Index kGroupRows = 128;
+  std::mt19937 random(7);
+  std::vector<Index> edges{0};
+  while (edges.back() < tokens)
+    edges.push_back(std::min(tokens, edges.back() + 16 + static_cast<Index>(random() % 97)));
+  const Index groups = (tokens + kGroupRows - 1) / kGroupRows;
+  std::vector<Index> ptr{0};
+  std::vector<Interval> intervals;
+  std::vector<Index> group;
+  double pairs = 0;
+  for (Index g = 0; g < groups; ++g) {
+    const Index groupRows = std::min(tokens, (g + 1) * kGroupRows) - g * kGroupRows;
+    group.insert(group.end(), static_cast<std::size_t>(groupRows), g);
+    for (std::size_t b = 0; b + 1 < edges.size(); ++b) {
+      if (static_cast<double>(random() % 1000) >= kKept * 1000) continue;
+      pairs += static_cast<double>(groupRows) * static_cast<double>(edges[b + 1] - edges[b]);
+      if (static_cast<Index>(intervals.size()) > ptr.back() && intervals.back().last == edges[b]) {
+        intervals.back().last = edges[b + 1];
+      } else {
+        intervals.push_back({edges[b], edges[b + 1]});
+      }
+    }
+    ptr.push_back(static_cast<Index>(intervals.size()));
+  }
+  const std::vector<Index> rows = allRows(tokens);
+  const RowKeep keep{ptr, intervals, group};
+  measure(state, threads, 4 * pairs * s.dim(),
+          [&] { benchmark::DoNotOptimize(s.backend->attend(*s.prepared, rows, keep, {}).out.data()); });
+  state.counters["kept_fraction"] = pairs / (static_cast<double>(tokens) * static_cast<double>(tokens));
+  attentionErrors(state, s, keep);
+}
+
+void rowStats(benchmark::State& state, Index tokens, Index dim, DType dtype, int threads) {
+  Setup s(tokens, dim, dtype, threads);
+  const std::vector<Index> rows = sampledRows(tokens, std::min<Index>(tokens, 1024));
+  RowStats stats;
+  measure(state, threads, 2 * static_cast<double>(rows.size()) * static_cast<double>(tokens) * s.dim(),
+          [&] { stats = s.backend->rowStats(*s.prepared, rows, 0.95, {}); });
+  const std::vector<Index> few(rows.begin(), rows.begin() + 8);
+  const RowStats want = s.oracle->rowStats(*s.oracleHead(), few, 0.95, {});
+  Errors errors;
+  for (std::size_t i = 0; i < few.size(); ++i) {
+    errors.add(stats.lse[i], want.lse[i]);
+    errors.add(static_cast<float>(stats.keysForMass[i]), static_cast<float>(want.keysForMass[i]));
+  }
+  setErrors(state, errors);
+}
+
+using Case = void (*)(benchmark::State&, Index, Index, DType, int);
+
+}  // namespace
+
+void registerAll() {
+  benchmark::RegisterBenchmark("peak/fp32", peak)->Unit(benchmark::kMillisecond);
+  const int cores = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  const std::set<int> threadCounts{1, cores};
+  struct Family {
+    const char* name;
+    Case run;
+  };
+  for (const Family& family :
+       {Family{"map_exact", mapExact}, Family{"tile_exact", tileExact}, Family{"dense_attention", denseAttention},
+        Family{"sparse_attention/kept25", sparseAttention}, Family{"row_stats", rowStats}}) {
+    for (const DType dtype : {DType::F32, DType::F16, DType::BF16}) {
+      for (const Index dim : {64, 128}) {
+        for (const Index tokens : {4096, 32760, 118800}) {
+          for (const int threads : threadCounts) {
+            const std::string name =
+                fmt::format("{}/{}/d{}/{}/threads:{}", family.name, shortName(dtype), dim, tokens, threads);
+            benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) {
+              family.run(state, tokens, dim, dtype, threads);
+            })->Unit(benchmark::kMillisecond);
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace sparsight::bench

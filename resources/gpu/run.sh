@@ -1,0 +1,152 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Runs the bundle on this machine: kernel tests (GPU cases included where a device is found), memory and race checks
+# where compute-sanitizer is installed, the command line on the bundled traces, benchmarks. Writes results.json.
+#   ./run.sh [--require-gpu] [--quick] [--out DIR]
+#     --require-gpu  a missing device, or a driver that is too old, is a failure instead of skipped cases
+#     --quick        no benchmarks, no sanitizer
+#     --out DIR      where results go; default ./results beside this script
+# Needs a POSIX shell and an x86-64 Linux kernel; nothing else has to be installed.
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+require=0; quick=0; out=$here/results
+while [ $# -gt 0 ]; do
+  case $1 in
+    --require-gpu) require=1 ;;
+    --quick) quick=1 ;;
+    --out) [ $# -ge 2 ] || { echo "run.sh: --out needs a folder" >&2; exit 2; }; out=$2; shift ;;
+    *) echo "usage: run.sh [--require-gpu] [--quick] [--out DIR]" >&2; exit 2 ;;
+  esac
+  shift
+done
+mkdir -p "$out" || exit 2
+out=$(cd "$out" && pwd)
+
+# --- how to start the programs ---
+# The machine's own loader when its C library is new enough: tools such as compute-sanitizer then work as usual.
+# Otherwise the bundled loader and C library; the driver's libraries are added by link, so that nothing else of the
+# machine is mixed in.
+loader=$here/libc/ld-linux-x86-64.so.2
+driver=$out/driver
+rm -rf "$driver"
+start() {  # PROGRAM ARGS...
+  program=$1; shift
+  if [ "$mode" = machine ]; then
+    LD_LIBRARY_PATH=$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} "$here/bin/$program" "$@"
+  else
+    "$loader" --library-path "$here/lib:$here/libc:$driver" "$here/bin/$program" "$@"
+  fi
+}
+mode=machine
+if ! start sparsight_kernels_tests --gtest_list_tests >/dev/null 2>&1; then
+  mode=bundled
+  mkdir -p "$driver"
+  found=$(ldconfig -p 2>/dev/null | sed -n 's/.*libcuda\.so\.1 (libc6,x86-64.* => //p' | sed 1q)
+  for folder in ${found:+"$(dirname "$found")"} /usr/lib/x86_64-linux-gnu /usr/lib64 /usr/lib /lib64 /usr/lib/wsl/lib \
+      /usr/local/nvidia/lib64 /usr/local/nvidia/lib /run/opengl-driver/lib; do
+    [ -e "$folder/libcuda.so.1" ] || continue
+    for file in "$folder"/libcuda.so* "$folder"/libnvidia-*.so*; do
+      [ -e "$file" ] && ln -sf "$file" "$driver/"
+    done
+    break
+  done
+  if ! start sparsight_kernels_tests --gtest_list_tests >/dev/null 2>"$out/start.log"; then
+    echo "run.sh: the programs do not start here: $(sed 1q "$out/start.log")" >&2
+    exit 1
+  fi
+fi
+
+# --- steps ---
+steps=""
+failed=0
+step() {  # NAME STATUS DETAIL
+  printf '%-12s %-8s %s\n' "$1" "$2" "$3"
+  detail=$(printf '%s' "$3" | sed 's/\\/\\\\/g; s/"/\\"/g')
+  steps="$steps${steps:+,}
+    {\"name\": \"$1\", \"status\": \"$2\", \"detail\": \"$detail\"}"
+  [ "$2" = failed ] && failed=1
+  return 0
+}
+
+device=none; driver_version=none
+if command -v nvidia-smi >/dev/null 2>&1; then
+  line=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null | sed 1q)
+  [ -n "$line" ] && { device=${line%%,*}; driver_version=${line#*, }; }
+fi
+probe=$(start sparsight-cli --backend cuda --quiet synth "$out/probe.h5" --preset demo 2>&1) && \
+  probe=$(start sparsight-cli --backend cuda --quiet stats "$out/probe.h5" --step 0 --layer 0 --head 0 --rows 64 --json 2>&1)
+case $? in
+  0) gpu=1; step device passed "$device, driver $driver_version" ;;
+  4) gpu=0
+     if [ $require = 1 ]; then step device failed "$(printf '%s' "$probe" | sed -n '$p')"
+     else step device skipped "$(printf '%s' "$probe" | sed -n '$p')"; fi ;;
+  *) gpu=0; step device failed "$(printf '%s' "$probe" | sed -n '$p')" ;;
+esac
+
+[ $require = 1 ] && { SPARSIGHT_REQUIRE_GPU=1; export SPARSIGHT_REQUIRE_GPU; }
+start sparsight_kernels_tests --gtest_output="json:$out/tests.json" --gtest_brief=1 >"$out/tests.log" 2>&1
+code=$?
+count() { sed -n "s/^\[  $1  \] \([0-9]*\) test.*/\1/p" "$out/tests.log" | sed 1q; }
+passed=$(count PASSED); skipped=$(sed -n 's/^\[  SKIPPED \] \([0-9]*\) test.*/\1/p' "$out/tests.log" | sed 1q)
+summary="${passed:-0} passed, ${skipped:-0} skipped (tests.log)"
+if [ $code = 0 ]; then step tests passed "$summary"; else step tests failed "exit code $code, $summary"; fi
+
+# The same numbers from both backends through the whole program.
+for trace in "$out/probe.h5" "$here"/data/*.h5; do
+  [ -s "$trace" ] || continue
+  name=$(basename "$trace" .h5)
+  status=passed; note="cpu"
+  start sparsight-cli --backend cpu --quiet stats "$trace" --rows 256 --json >"$out/stats-$name-cpu.json" 2>"$out/stats-$name.log" || status=failed
+  if [ $gpu = 1 ]; then
+    note="cpu and cuda: stats-$name-{cpu,cuda}.json"
+    start sparsight-cli --backend cuda --quiet stats "$trace" --rows 256 --json >"$out/stats-$name-cuda.json" 2>>"$out/stats-$name.log" || status=failed
+  fi
+  [ $status = failed ] && note="$note; $(sed -n '$p' "$out/stats-$name.log")"
+  step "cli:$name" $status "$note"
+done
+
+sanitizer=$(command -v compute-sanitizer 2>/dev/null || true)
+[ -n "$sanitizer" ] || { [ -x /usr/local/cuda/bin/compute-sanitizer ] && sanitizer=/usr/local/cuda/bin/compute-sanitizer; }
+if [ $quick = 1 ] || [ $gpu = 0 ] || [ -z "$sanitizer" ]; then
+  step sanitizer skipped "$([ $gpu = 0 ] && echo "no device" || { [ $quick = 1 ] && echo "--quick" || echo "compute-sanitizer is not installed"; })"
+else
+  for tool in memcheck racecheck synccheck initcheck; do
+    if [ "$mode" = machine ]; then
+      LD_LIBRARY_PATH=$here/lib "$sanitizer" --tool $tool --error-exitcode 9 "$here/bin/sparsight_kernels_tests" --gtest_filter='BackendOpsGpu*' >"$out/$tool.log" 2>&1
+    else
+      "$sanitizer" --tool $tool --error-exitcode 9 "$loader" --library-path "$here/lib:$here/libc:$driver" "$here/bin/sparsight_kernels_tests" --gtest_filter='BackendOpsGpu*' >"$out/$tool.log" 2>&1
+    fi
+    code=$?
+    if [ $code = 0 ]; then step $tool passed "$tool.log"; else step $tool failed "exit code $code, see $tool.log"; fi
+  done
+fi
+
+if [ $quick = 1 ] || [ ! -x "$here/bin/sparsight-bench" ]; then
+  step benchmarks skipped "$([ $quick = 1 ] && echo "--quick" || echo "not in this bundle")"
+else
+  start sparsight-bench --benchmark_out="$out/bench.json" --benchmark_out_format=json >"$out/bench.log" 2>&1
+  code=$?
+  if [ $code = 0 ]; then step benchmarks passed "bench.json"; else step benchmarks failed "exit code $code, see bench.log"; fi
+fi
+rm -f "$out/probe.h5"
+
+cat >"$out/results.json" <<JSON
+{
+  "format": "sparsight-gpu-results",
+  "date": "$(date -u +%Y-%m-%dT%H:%M:%SZ)",
+  "commit": "$(sed -n 's/^commit //p' "$here/BUILD")",
+  "built": "$(sed -n 's/^built //p' "$here/BUILD")",
+  "architectures": "$(sed -n 's/^architectures //p' "$here/BUILD")",
+  "kernel": "$(uname -sr 2>/dev/null)",
+  "loader": "$mode",
+  "device": "$device",
+  "driver": "$driver_version",
+  "gpu_used": $([ $gpu = 1 ] && echo true || echo false),
+  "gpu_required": $([ $require = 1 ] && echo true || echo false),
+  "passed": $([ $failed = 0 ] && echo true || echo false),
+  "steps": [$steps
+  ]
+}
+JSON
+echo "results: $out/results.json"
+exit $failed

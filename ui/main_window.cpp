@@ -1,0 +1,1013 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ui/main_window.h"
+
+#include <QAction>
+#include <QActionGroup>
+#include <QApplication>
+#include <QCloseEvent>
+#include <QDir>
+#include <QDockWidget>
+#include <QDragEnterEvent>
+#include <QFileDialog>
+#include <QFileInfo>
+#include <QGridLayout>
+#include <QJsonDocument>
+#include <QLabel>
+#include <QLineEdit>
+#include <QMenu>
+#include <QMenuBar>
+#include <QMessageBox>
+#include <QMimeData>
+#include <QPushButton>
+#include <QSettings>
+#include <QSpinBox>
+#include <QStackedWidget>
+#include <QStatusBar>
+#include <QTabBar>
+#include <QToolButton>
+#include <QVBoxLayout>
+#include <algorithm>
+#include <filesystem>
+
+#include "sparsight/core/files.h"
+#include "ui/banner.h"
+#include "ui/command_palette.h"
+#include "ui/dialogs/goto_dialog.h"
+#include "ui/dialogs/settings_dialog.h"
+#include "ui/dialogs/synth_dialog.h"
+#include "ui/dock_title.h"
+#include "ui/help_panel.h"
+#include "ui/help_shortcuts.h"
+#include "ui/icons.h"
+#include "ui/profile_actions.h"
+#include "ui/section_label.h"
+#include "ui/session.h"
+#include "ui/start_page.h"
+#include "ui/theme.h"
+
+namespace sparsight {
+namespace {
+
+constexpr int kLayoutVersion = 3;
+constexpr int kStatusIntervalMs = 300;
+constexpr int kLeftWidth = 232, kRightWidth = 272;
+
+QString qs(const std::string& s) { return QString::fromStdString(s); }
+
+QString layoutKey(const QString& preset) { return QStringLiteral("layout/%1").arg(preset); }
+
+Qt::DockWidgetArea areaOf(DockArea area) {
+  switch (area) {
+    case DockArea::Left:
+      return Qt::LeftDockWidgetArea;
+    case DockArea::Right:
+      return Qt::RightDockWidgetArea;
+    case DockArea::Bottom:
+      return Qt::BottomDockWidgetArea;
+    case DockArea::Centre:
+      break;
+  }
+  return Qt::BottomDockWidgetArea;
+}
+
+std::vector<const ViewInfo*> viewsIn(DockArea area) {
+  std::vector<const ViewInfo*> list;
+  for (const ViewInfo* info : allViews())
+    if (info->area == area) list.push_back(info);
+  std::stable_sort(list.begin(), list.end(), [](const ViewInfo* a, const ViewInfo* b) { return a->order < b->order; });
+  return list;
+}
+
+QString viewTitle(const ViewInfo& info) { return QCoreApplication::translate("View", info.title); }
+
+}  // namespace
+
+MainWindow::MainWindow(Session& session, const Settings& settings, QWidget* parent)
+    : QMainWindow(parent), m_session(session), m_settings(settings) {
+  setObjectName(QStringLiteral("mainWindow"));
+  setAcceptDrops(true);
+  setDockNestingEnabled(true);
+  setTabPosition(Qt::AllDockWidgetAreas, QTabWidget::North);
+  setCorner(Qt::BottomLeftCorner, Qt::LeftDockWidgetArea);
+  setCorner(Qt::BottomRightCorner, Qt::RightDockWidgetArea);
+  setCorner(Qt::TopLeftCorner, Qt::LeftDockWidgetArea);
+  setCorner(Qt::TopRightCorner, Qt::RightDockWidgetArea);
+  setDocumentMode(true);
+  m_profileActions = std::make_unique<ProfileActions>(session, this);
+  m_session.openProfile = [this](const QString& path) { profile_actions::openFile(m_session, this, path); };
+
+  buildCentre();
+  buildDocks();
+  buildActions();
+  buildTopBar();
+  buildStatusBar();
+  resize(1600, 1000);
+  QSettings store;
+  m_preset = store.value(QStringLiteral("layout/preset"), m_preset).toString();
+  if (const QByteArray geometry = store.value(QStringLiteral("window/geometry")).toByteArray(); !geometry.isEmpty())
+    restoreGeometry(geometry);
+  setLayoutPreset(m_preset);
+
+  connect(&m_session, &Session::changed, this, &MainWindow::sessionChanged);
+  connect(&m_session, &Session::errorOccurred, this, [this](const QString& title, const QString& message) {
+    m_banners->post(BannerStack::Kind::Error, title, message);
+  });
+  connect(&m_session, &Session::fileOpened, this, [this](const QString& path) {
+    addRecentFile(path);
+    updateRecentMenu();
+    m_start->refreshRecent();
+  });
+  connect(&m_session, &Session::opening, this, [this](const QString& path) {
+    if (m_session.isOpening() && !nothingOpen())
+      statusBar()->showMessage(path.isEmpty() ? tr("Opening the demo\u2026")
+                                              : tr("Opening %1\u2026").arg(QFileInfo(path).fileName()));
+    else
+      statusBar()->clearMessage();
+  });
+  connect(&m_session, &Session::jobsChanged, this, [this] {
+    updateStatus();
+    if (m_quitWhenIdle && runningJobs() == 0) {
+      m_quitWhenIdle = false;
+      close();
+    }
+  });
+  connect(&m_session.profile(), &ProfileDocument::modifiedChanged, this, &MainWindow::updateTitle);
+  connect(&m_session.profile(), &ProfileDocument::journalFailed, this, [this](const QString& reason) {
+    m_banners->post(BannerStack::Kind::Warning, tr("Unsaved edits would not survive a crash"), reason);
+  });
+  connect(qApp, &QApplication::focusChanged, this, [this](QWidget*, QWidget* now) { focusMoved(now); });
+  m_statusTimer.setInterval(kStatusIntervalMs);
+  connect(&m_statusTimer, &QTimer::timeout, this, &MainWindow::updateStatus);
+  m_statusTimer.start();
+  m_empty = !nothingOpen();
+  updateEmptyState();
+  updateTitle();
+  updateStatus();
+}
+
+MainWindow::~MainWindow() {
+  m_session.openProfile = nullptr;
+  disconnect(&m_session, nullptr, this, nullptr);
+  disconnect(&m_session.profile(), nullptr, this, nullptr);
+}
+
+// --- building -----------------------------------------------------------------------------------------------------
+
+void MainWindow::buildCentre() {
+  auto* centre = new QWidget;
+  centre->setProperty("role", QStringLiteral("window"));
+  auto* column = new QVBoxLayout(centre);
+  column->setContentsMargins(0, 0, 0, 0);
+  column->setSpacing(0);
+  m_banners = new BannerStack;
+  column->addWidget(m_banners);
+  m_pages = new QStackedWidget;
+  column->addWidget(m_pages, 1);
+  m_start = new StartPage(m_session);
+  connect(m_start, &StartPage::openRequested, this, &MainWindow::chooseFile);
+  connect(m_start, &StartPage::demoRequested, this, &MainWindow::openDemo);
+  connect(m_start, &StartPage::synthRequested, this, &MainWindow::generate);
+  connect(m_start, &StartPage::fileRequested, this, [this](const QString& path) { openFiles({path}); });
+  m_pages->addWidget(m_start);
+
+  auto* work = new QWidget;
+  auto* workColumn = new QVBoxLayout(work);
+  workColumn->setContentsMargins(0, 0, 0, 0);
+  workColumn->setSpacing(0);
+  m_centreTabs = new QTabBar;
+  m_centreTabs->setObjectName(QStringLiteral("centreTabs"));
+  m_centreTabs->setDrawBase(false);
+  m_centreTabs->setExpanding(false);
+  m_centreTabs->setFocusPolicy(Qt::TabFocus);
+  m_centre = new QStackedWidget;
+  workColumn->addWidget(m_centreTabs);
+  workColumn->addWidget(m_centre, 1);
+  for (const ViewInfo* info : viewsIn(DockArea::Centre)) {
+    View* created = info->create(m_session, m_centre);
+    created->setObjectName(QStringLiteral("view.%1").arg(QLatin1String(info->id)));
+    m_views[QLatin1String(info->id)] = created;
+    m_centre->addWidget(created);
+    m_centreTabs->addTab(viewTitle(*info));
+    m_centreTabs->setTabData(m_centreTabs->count() - 1, QLatin1String(info->id));
+  }
+  m_centreTabs->setVisible(m_centreTabs->count() > 1);
+  connect(m_centreTabs, &QTabBar::currentChanged, m_centre, &QStackedWidget::setCurrentIndex);
+  m_pages->addWidget(work);
+  setCentralWidget(centre);
+}
+
+void MainWindow::buildDocks() {
+  const auto makeDock = [this](const QString& id, const QString& title, QWidget* content) {
+    auto* dock = new QDockWidget(title, this);
+    dock->setObjectName(QStringLiteral("dock.%1").arg(id));
+    dock->setWidget(content);
+    auto* bar = new DockTitle(dock);
+    dock->setTitleBarWidget(bar);
+    m_titles[dock] = bar;
+    m_docks[id] = dock;
+    connect(dock, &QDockWidget::visibilityChanged, this,
+            [this] { QTimer::singleShot(0, this, &MainWindow::updateDockTitles); });
+    connect(dock, &QDockWidget::dockLocationChanged, this,
+            [this] { QTimer::singleShot(0, this, &MainWindow::updateDockTitles); });
+    connect(dock, &QDockWidget::topLevelChanged, this,
+            [this] { QTimer::singleShot(0, this, &MainWindow::updateDockTitles); });
+    return dock;
+  };
+  for (const DockArea area : {DockArea::Left, DockArea::Right, DockArea::Bottom})
+    for (const ViewInfo* info : viewsIn(area)) {
+      const QString id = QLatin1String(info->id);
+      View* created = info->create(m_session, nullptr);
+      created->setObjectName(QStringLiteral("view.%1").arg(id));
+      m_views[id] = created;
+      QDockWidget* dock = makeDock(id, viewTitle(*info), created);
+      addDockWidget(areaOf(area), dock);
+    }
+  m_help = new HelpPanel;
+  QDockWidget* help = makeDock(QStringLiteral("help"), tr("Help"), m_help);
+  addDockWidget(Qt::RightDockWidgetArea, help);
+  help->hide();
+}
+
+QAction* MainWindow::add(QMenu* menu, const QString& name, const QString& group, const QString& text,
+                         const QKeySequence& key, const QString& icon) {
+  auto* action = new QAction(text, this);
+  action->setObjectName(name);
+  action->setProperty("group", group);
+  if (!key.isEmpty()) action->setShortcut(key);
+  if (!icon.isEmpty()) action->setIcon(themedIcon(icon));
+  addAction(action);
+  if (menu != nullptr) menu->addAction(action);
+  return action;
+}
+
+void MainWindow::buildActions() {
+  m_menuBar = new QMenuBar;
+  m_menuBar->setNativeMenuBar(false);
+  const auto adopt = [this](QMenu* menu, QAction* action, const QString& group) {
+    if (action == nullptr) return;
+    action->setProperty("group", group);
+    addAction(action);
+    menu->addAction(action);
+  };
+
+  QMenu* file = m_menuBar->addMenu(tr("&File"));
+  const QString fileGroup = tr("File");
+  connect(
+      add(file, QStringLiteral("file.open"), fileGroup, tr("&Open\u2026"), QKeySequence::Open, QStringLiteral("open")),
+      &QAction::triggered, this, &MainWindow::chooseFile);
+  m_recentMenu = file->addMenu(tr("Open &recent"));
+  connect(add(file, QStringLiteral("file.demo"), fileGroup, tr("Open the &demo"), {}, QStringLiteral("demo")),
+          &QAction::triggered, this, &MainWindow::openDemo);
+  connect(add(file, QStringLiteral("file.generate"), fileGroup, tr("&Generate synthetic trace\u2026"), {},
+              QStringLiteral("synth")),
+          &QAction::triggered, this, &MainWindow::generate);
+  QAction* closeTrace = add(file, QStringLiteral("file.closeTrace"), fileGroup, tr("Close trace"));
+  connect(closeTrace, &QAction::triggered, this, [this] { m_session.closeTrace(); });
+  connect(file, &QMenu::aboutToShow, closeTrace,
+          [this, closeTrace] { closeTrace->setEnabled(m_session.trace() != nullptr); });
+  file->addSeparator();
+  for (QAction* action : {m_profileActions->newProfile, m_profileActions->open, m_profileActions->importProfile,
+                          m_profileActions->save, m_profileActions->saveAs, m_profileActions->exportProfile,
+                          m_profileActions->profileTrace, m_profileActions->closeProfile})
+    adopt(file, action, tr("Profile"));
+  file->addSeparator();
+  connect(add(file, QStringLiteral("file.settings"), fileGroup, tr("Se&ttings\u2026"),
+              QKeySequence(QStringLiteral("Ctrl+,")), QStringLiteral("settings")),
+          &QAction::triggered, this, &MainWindow::editSettings);
+  connect(add(file, QStringLiteral("file.quit"), fileGroup, tr("&Quit"), QKeySequence(QStringLiteral("Ctrl+Q"))),
+          &QAction::triggered, this, &QWidget::close);
+
+  QMenu* edit = m_menuBar->addMenu(tr("&Edit"));
+  adopt(edit, m_profileActions->undo, tr("Edit"));
+  adopt(edit, m_profileActions->redo, tr("Edit"));
+
+  QMenu* go = m_menuBar->addMenu(tr("&Go"));
+  const QString goGroup = tr("Go");
+  connect(add(go, QStringLiteral("go.to"), goGroup, tr("&Go to\u2026"), QKeySequence(QStringLiteral("Ctrl+G")),
+              QStringLiteral("goto")),
+          &QAction::triggered, this, [this] {
+            auto* dialog = new GotoDialog(m_session, this);
+            dialog->setAttribute(Qt::WA_DeleteOnClose);
+            dialog->open();
+          });
+  go->addSeparator();
+  const auto move = [&](const char* name, const QString& text, const char* key, int steps, int layers, int heads) {
+    connect(add(go, QLatin1String(name), goGroup, text, QKeySequence(QLatin1String(key))), &QAction::triggered, this,
+            [this, steps, layers, heads] { m_session.moveSelection(steps, layers, heads); });
+  };
+  move("go.previousLayer", tr("Previous layer"), "Alt+Up", 0, -1, 0);
+  move("go.nextLayer", tr("Next layer"), "Alt+Down", 0, 1, 0);
+  move("go.previousHead", tr("Previous head"), "Ctrl+[", 0, 0, -1);
+  move("go.nextHead", tr("Next head"), "Ctrl+]", 0, 0, 1);
+  move("go.previousStep", tr("Previous denoising step"), "Ctrl+<", -1, 0, 0);
+  move("go.nextStep", tr("Next denoising step"), "Ctrl+>", 1, 0, 0);
+  go->addSeparator();
+  connect(add(go, QStringLiteral("go.palette"), goGroup, tr("Command &palette\u2026"),
+              QKeySequence(QStringLiteral("Ctrl+Shift+P")), QStringLiteral("search")),
+          &QAction::triggered, this, &MainWindow::showPalette);
+
+  m_viewMenu = m_menuBar->addMenu(tr("&View"));
+  const QString viewGroup = tr("View");
+  int number = 1;
+  const auto addShow = [&](const QString& id, const QString& title, const QString& icon) {
+    QAction* action = add(m_viewMenu, QStringLiteral("view.show.%1").arg(id), viewGroup, title, {}, icon);
+    if (number <= 9) action->setShortcut(QKeySequence(QStringLiteral("Alt+%1").arg(number++)));
+    connect(action, &QAction::triggered, this, [this, id] { showView(id); });
+  };
+  for (const DockArea area : {DockArea::Centre, DockArea::Left, DockArea::Right, DockArea::Bottom})
+    for (const ViewInfo* info : viewsIn(area))
+      addShow(QLatin1String(info->id), viewTitle(*info), QLatin1String(info->icon));
+  m_viewMenu->addSeparator();
+  QMenu* layouts = m_viewMenu->addMenu(tr("&Layout"));
+  m_presetGroup = new QActionGroup(this);
+  const auto preset = [&](const char* name, const QString& title, const QString& tip) {
+    QAction* action = add(layouts, QStringLiteral("layout.%1").arg(QLatin1String(name)), tr("Layout"), title);
+    action->setCheckable(true);
+    action->setData(QLatin1String(name));
+    action->setToolTip(tip);
+    m_presetGroup->addAction(action);
+    connect(action, &QAction::triggered, this, [this, name = QString::fromLatin1(name)] { setLayoutPreset(name); });
+  };
+  preset("diagnose", tr("Diagnose"), tr("Map in the middle, heads left, method right, budget and jobs below"));
+  preset("tune", tr("Tune"), tr("Budget editor and heat maps large, map small"));
+  preset("teach", tr("Teach"), tr("Map large, help beside it, everything else away"));
+  layouts->addSeparator();
+  connect(add(layouts, QStringLiteral("layout.reset"), tr("Layout"), tr("Reset this layout")), &QAction::triggered,
+          this, &MainWindow::resetLayout);
+  QMenu* theme = m_viewMenu->addMenu(tr("&Theme"));
+  auto* themes = new QActionGroup(this);
+  const std::pair<Settings::ThemeChoice, QString> choices[] = {{Settings::ThemeChoice::System, tr("As the desktop")},
+                                                               {Settings::ThemeChoice::Light, tr("Light")},
+                                                               {Settings::ThemeChoice::Dark, tr("Dark")}};
+  const char* names[] = {"theme.system", "theme.light", "theme.dark"};
+  int index = 0;
+  for (const auto& [choice, title] : choices) {
+    QAction* action = add(theme, QLatin1String(names[index++]), tr("Theme"), title);
+    action->setCheckable(true);
+    action->setChecked(choice == m_settings.theme);
+    themes->addAction(action);
+    connect(action, &QAction::triggered, this, [this, choice = choice] { setTheme(choice); });
+  }
+  m_viewMenu->addSeparator();
+  const auto rescale = [this](int percent) {
+    Settings next = m_settings;
+    next.uiScalePercent = std::clamp(percent, 80, 200);
+    applySettings(next);
+  };
+  connect(add(m_viewMenu, QStringLiteral("view.larger"), viewGroup, tr("Larger interface"), QKeySequence::ZoomIn),
+          &QAction::triggered, this, [this, rescale] { rescale(m_settings.uiScalePercent + 10); });
+  connect(add(m_viewMenu, QStringLiteral("view.smaller"), viewGroup, tr("Smaller interface"), QKeySequence::ZoomOut),
+          &QAction::triggered, this, [this, rescale] { rescale(m_settings.uiScalePercent - 10); });
+  connect(add(m_viewMenu, QStringLiteral("view.normal"), viewGroup, tr("Normal size"),
+              QKeySequence(QStringLiteral("Ctrl+0"))),
+          &QAction::triggered, this, [rescale] { rescale(100); });
+  QAction* full = add(m_viewMenu, QStringLiteral("view.fullScreen"), viewGroup, tr("Full screen"),
+                      QKeySequence(QStringLiteral("F11")));
+  full->setCheckable(true);
+  connect(full, &QAction::triggered, this, [this](bool on) { on ? showFullScreen() : showNormal(); });
+
+  QMenu* method = m_menuBar->addMenu(tr("&Method"));
+  const auto runs = [&](const char* name, const char* button, const QString& text, const QKeySequence& key) {
+    QAction* action = add(method, QLatin1String(name), tr("Method"), text, key);
+    connect(action, &QAction::triggered, this, [this, button] {
+      if (View* methodView = view(QStringLiteral("method")))
+        if (auto* push = methodView->findChild<QPushButton*>(QLatin1String(button))) push->click();
+    });
+  };
+  runs("method.runHead", "runHead", tr("Run on &head"), QKeySequence(QStringLiteral("Ctrl+R")));
+  runs("method.runLayer", "runLayer", tr("Run on &layer"), QKeySequence(QStringLiteral("Ctrl+Shift+R")));
+  runs("method.runStep", "runStep", tr("Run on &step"), {});
+  runs("method.runAll", "runAll", tr("Run on &all captured heads"), {});
+  method->addSeparator();
+  connect(add(method, QStringLiteral("method.noOverlay"), tr("Method"), tr("Hide the overlay")), &QAction::triggered,
+          this, [this] { m_session.setOverlayMethod(QString()); });
+
+  QMenu* help = m_menuBar->addMenu(tr("&Help"));
+  const QString helpGroup = tr("Help");
+  connect(add(help, QStringLiteral("help.view"), helpGroup, tr("Help for the focused view"), QKeySequence::HelpContents,
+              QStringLiteral("help")),
+          &QAction::triggered, this, [this] {
+            const View* focused = focusedView() != nullptr ? focusedView() : m_lastView;
+            for (const auto& [id, candidate] : m_views)
+              if (candidate == focused) return showHelp(QLatin1String(viewById(id)->helpPage));
+            showHelp(QStringLiteral("index.md"));
+          });
+  connect(add(help, QStringLiteral("help.contents"), helpGroup, tr("Contents")), &QAction::triggered, this,
+          [this] { showHelp(QStringLiteral("index.md")); });
+  connect(add(help, QStringLiteral("help.numbers"), helpGroup, tr("What the numbers mean")), &QAction::triggered, this,
+          [this] { showHelp(QStringLiteral("numbers.md")); });
+  connect(add(help, QStringLiteral("help.keys"), helpGroup, tr("&Keys"), QKeySequence(QStringLiteral("?"))),
+          &QAction::triggered, this, [this] {
+            auto* sheet = new ShortcutSheet(allActions(), this);
+            sheet->setAttribute(Qt::WA_DeleteOnClose);
+            sheet->show();
+          });
+  help->addSeparator();
+  connect(add(help, QStringLiteral("help.about"), helpGroup, tr("About Sparsight")), &QAction::triggered, this, [this] {
+    const BackendInfo backend = m_session.jobs().backendInfo();
+    auto* box =
+        new QMessageBox(QMessageBox::NoIcon, tr("About Sparsight"),
+                        QStringLiteral("Sparsight %1").arg(QLatin1String(SPARSIGHT_VERSION)), QMessageBox::Close, this);
+    box->setAttribute(Qt::WA_DeleteOnClose);
+    box->setInformativeText(
+        tr("Attention microscope for video diffusion transformers.\n\nComputes on: %1\n%2\nQt %3\n\nSources: "
+           "Apache-2.0. Binaries that contain Qt Charts: GPL-3.")
+            .arg(qs(backend.deviceName), qs(backend.detail), QLatin1String(qVersion())));
+    box->setIconPixmap(QIcon(QStringLiteral(":/resources/icons/sparsight.svg")).pixmap(64, 64));
+    box->open();
+  });
+  // A text field wants its own "?": the key is ours only elsewhere.
+  actionByName(QStringLiteral("help.keys"))->setShortcutContext(Qt::WindowShortcut);
+  updateRecentMenu();
+}
+
+void MainWindow::buildTopBar() {
+  auto* bar = new QWidget;
+  bar->setObjectName(QStringLiteral("topBar"));
+  bar->setProperty("role", QStringLiteral("panel"));
+  bar->setAttribute(Qt::WA_StyledBackground);
+  auto* grid = new QGridLayout(bar);
+  grid->setContentsMargins(Theme::kUnit + 2, 3, Theme::kEdge, 3);
+  grid->setColumnStretch(0, 1);
+  grid->setColumnStretch(2, 1);
+  m_menuBar->setSizePolicy(QSizePolicy::Minimum, QSizePolicy::Preferred);
+  grid->addWidget(m_menuBar, 0, 0, Qt::AlignLeft | Qt::AlignVCenter);
+  auto* tabs = new QHBoxLayout;
+  tabs->setSpacing(Theme::kUnit);
+  for (QAction* action : m_presetGroup->actions()) {
+    auto* tab = new QPushButton(action->text());
+    tab->setObjectName(QStringLiteral("tab.%1").arg(action->data().toString()));
+    tab->setCheckable(true);
+    tab->setToolTip(action->toolTip());
+    tab->setProperty("layoutTab", true);
+    tab->setFocusPolicy(Qt::TabFocus);
+    connect(tab, &QPushButton::clicked, action, &QAction::trigger);
+    connect(action, &QAction::toggled, tab, [tab](bool on) {
+      tab->setChecked(on);
+      tab->setProperty("primary", on);
+      tab->style()->unpolish(tab);
+      tab->style()->polish(tab);
+    });
+    tab->setProperty("link", false);
+    tabs->addWidget(tab);
+  }
+  grid->addLayout(tabs, 0, 1, Qt::AlignCenter);
+  auto* right = new QHBoxLayout;
+  right->setSpacing(Theme::kPad);
+  m_fileLabel = new ElidedLabel;
+  m_fileLabel->setObjectName(QStringLiteral("fileLabel"));
+  m_fileLabel->setAlignment(Qt::AlignRight | Qt::AlignVCenter);
+  m_fileLabel->setMaximumWidth(420);
+  auto* palette = new QToolButton;
+  palette->setProperty("framed", true);
+  palette->setText(QStringLiteral("Ctrl+Shift+P"));
+  palette->setFont(fonts::secondary());
+  palette->setToolTip(tr("Command palette: every action by name"));
+  palette->setAccessibleName(tr("Command palette"));
+  palette->setFocusPolicy(Qt::TabFocus);
+  connect(palette, &QToolButton::clicked, this, &MainWindow::showPalette);
+  right->addStretch(1);
+  right->addWidget(m_fileLabel);
+  right->addWidget(palette);
+  grid->addLayout(right, 0, 2);
+  setMenuWidget(bar);
+}
+
+void MainWindow::buildStatusBar() {
+  QStatusBar* bar = statusBar();
+  bar->setSizeGripEnabled(false);
+  bar->setContentsMargins(Theme::kEdge - 6, 0, Theme::kEdge - 6, 0);
+  const auto label = [bar](const char* name) {
+    auto* l = new QLabel;
+    l->setObjectName(QLatin1String(name));
+    l->setFont(fonts::tabular());
+    l->setContentsMargins(0, 3, Theme::kEdge, 3);
+    bar->addWidget(l);
+    return l;
+  };
+  m_backendLabel = label("status.backend");
+  m_partsLabel = label("status.parts");
+  m_unsavedLabel = label("status.unsaved");
+  m_hintLabel = new QLabel;
+  m_hintLabel->setObjectName(QStringLiteral("status.hint"));
+  m_hintLabel->setContentsMargins(Theme::kEdge, 3, 0, 3);
+  bar->addPermanentWidget(m_hintLabel);
+}
+
+// --- layout -------------------------------------------------------------------------------------------------------
+
+void MainWindow::arrange(const QString& preset) {
+  for (const auto& [id, dock] : m_docks) {
+    dock->setFloating(false);
+    removeDockWidget(dock);
+  }
+  const auto dockOf = [this](const char* id) -> QDockWidget* {
+    const auto it = m_docks.find(QLatin1String(id));
+    return it == m_docks.end() ? nullptr : it->second;
+  };
+  QDockWidget* help = dockOf("help");
+  const auto place = [this](DockArea area, bool tabbed) {
+    QDockWidget* first = nullptr;
+    for (const ViewInfo* info : viewsIn(area)) {
+      QDockWidget* dock = m_docks[QLatin1String(info->id)];
+      addDockWidget(areaOf(area), dock);
+      if (first != nullptr && tabbed) tabifyDockWidget(first, dock);
+      if (first == nullptr) first = dock;
+      dock->show();
+    }
+    return first;
+  };
+  QDockWidget* left = place(DockArea::Left, false);
+  QDockWidget* right = place(DockArea::Right, false);
+  addDockWidget(Qt::RightDockWidgetArea, help);
+  QDockWidget* bottom = place(DockArea::Bottom, true);
+  help->hide();
+  if (preset == QStringLiteral("teach")) {
+    for (const auto& [id, dock] : m_docks) dock->hide();
+    help->show();
+    resizeDocks({help}, {420}, Qt::Horizontal);
+    if (m_help->currentPage().isEmpty()) m_help->showPage(QStringLiteral("first-steps.md"));
+    return;
+  }
+  if (preset == QStringLiteral("tune")) {
+    // Heat maps beside the curve; the method's numbers give way.
+    QDockWidget* heat = dockOf("heatmap");
+    QDockWidget* budget = dockOf("budget");
+    if (heat != nullptr && budget != nullptr) {
+      splitDockWidget(budget, heat, Qt::Horizontal);
+      heat->show();
+    }
+    if (right != nullptr) right->hide();
+    if (budget != nullptr) budget->raise();
+    if (bottom != nullptr) resizeDocks({bottom}, {std::max(320, height() * 58 / 100)}, Qt::Vertical);
+    if (heat != nullptr && budget != nullptr) resizeDocks({budget, heat}, {3, 2}, Qt::Horizontal);
+  } else if (bottom != nullptr) {
+    if (QDockWidget* budget = dockOf("budget")) budget->raise();
+    resizeDocks({bottom}, {std::max(200, height() * 24 / 100)}, Qt::Vertical);
+  }
+  const auto scaled = [](int width) { return static_cast<int>(width * fonts::scale()); };
+  if (left != nullptr) resizeDocks({left}, {scaled(kLeftWidth)}, Qt::Horizontal);
+  if (right != nullptr && !right->isHidden()) resizeDocks({right}, {scaled(kRightWidth)}, Qt::Horizontal);
+  if (QDockWidget* heads = dockOf("heads"); heads != nullptr && left != nullptr && left != heads)
+    resizeDocks({left, heads}, {220, 560}, Qt::Vertical);
+}
+
+void MainWindow::setLayoutPreset(const QString& name) {
+  QAction* chosen = nullptr;
+  for (QAction* action : m_presetGroup->actions())
+    if (action->data().toString() == name) chosen = action;
+  if (chosen == nullptr) return setLayoutPreset(QStringLiteral("diagnose"));
+  if (!m_empty && !m_arranging) storeLayout();
+  m_preset = name;
+  chosen->setChecked(true);
+  QSettings().setValue(QStringLiteral("layout/preset"), name);
+  if (m_empty) return;  // applied when the start page goes
+  m_arranging = true;
+  arrange(name);
+  const QByteArray state = QSettings().value(layoutKey(name)).toByteArray();
+  if (!state.isEmpty()) restoreState(state, kLayoutVersion);
+  m_arranging = false;
+  updateDockTitles();
+}
+
+void MainWindow::storeLayout() const { QSettings().setValue(layoutKey(m_preset), saveState(kLayoutVersion)); }
+
+void MainWindow::resetLayout() {
+  QSettings().remove(layoutKey(m_preset));
+  m_arranging = true;
+  setLayoutPreset(m_preset);
+  m_arranging = false;
+}
+
+void MainWindow::updateDockTitles() {
+  for (const auto& [dock, title] : m_titles) {
+    bool tabbed = false;
+    for (const QDockWidget* other : tabifiedDockWidgets(dock)) tabbed = tabbed || !other->isHidden();
+    title->setCompact(tabbed && !dock->isFloating());
+  }
+}
+
+void MainWindow::updateEmptyState() {
+  const bool empty = nothingOpen();
+  if (empty == m_empty) return;
+  if (empty) {
+    if (!m_preset.isEmpty()) storeLayout();
+    m_empty = true;
+    for (const auto& [id, dock] : m_docks) dock->hide();
+    m_pages->setCurrentIndex(0);
+    m_start->refreshRecent();
+    return;
+  }
+  m_empty = false;
+  m_pages->setCurrentIndex(1);
+  m_arranging = true;
+  setLayoutPreset(m_preset);
+  m_arranging = false;
+}
+
+void MainWindow::showView(const QString& id) {
+  View* wanted = view(id);
+  if (wanted == nullptr || m_empty) return;
+  for (int i = 0; i < m_centreTabs->count(); ++i)
+    if (m_centreTabs->tabData(i).toString() == id) m_centreTabs->setCurrentIndex(i);
+  if (const auto it = m_docks.find(id); it != m_docks.end()) {
+    it->second->show();
+    it->second->raise();
+  }
+  wanted->setFocus(Qt::ShortcutFocusReason);
+}
+
+// --- state --------------------------------------------------------------------------------------------------------
+
+View* MainWindow::view(const QString& id) const {
+  const auto it = m_views.find(id);
+  return it == m_views.end() ? nullptr : it->second;
+}
+
+QList<QAction*> MainWindow::allActions() const {
+  QList<QAction*> list;
+  for (QAction* action : actions())
+    if (!action->objectName().isEmpty()) list << action;
+  return list;
+}
+
+QAction* MainWindow::actionByName(const QString& name) const {
+  for (QAction* action : actions())
+    if (action->objectName() == name) return action;
+  return nullptr;
+}
+
+bool MainWindow::nothingOpen() const { return !m_session.trace() && m_session.profile().isEmpty(); }
+
+View* MainWindow::focusedView() const {
+  for (QWidget* widget = QApplication::focusWidget(); widget != nullptr; widget = widget->parentWidget())
+    if (auto* found = qobject_cast<View*>(widget)) return found;
+  return nullptr;
+}
+
+void MainWindow::focusMoved(QWidget* now) {
+  // A text field keeps its "?".
+  const bool typing = qobject_cast<QLineEdit*>(now) != nullptr || qobject_cast<QAbstractSpinBox*>(now) != nullptr ||
+                      (now != nullptr && now->inherits("QPlainTextEdit"));
+  if (QAction* keys = actionByName(QStringLiteral("help.keys")))
+    keys->setShortcut(typing ? QKeySequence() : QKeySequence(QStringLiteral("?")));
+  if (View* focused = focusedView()) m_lastView = focused;
+  const QString own = m_lastView != nullptr && !m_empty ? m_lastView->hint() : QString();
+  m_hintLabel->setText(own.isEmpty() ? tr("F1 help \u00B7 ? all keys") : own + tr(" \u00B7 ? all keys"));
+}
+
+void MainWindow::sessionChanged(ChangeFlags changes) {
+  updateEmptyState();
+  if (changes & (ChangeFlags(Change::Trace) | Change::Profile)) updateTitle();
+  if (changes & Change::Trace && m_session.trace()) {
+    if (!m_pendingSelection.isEmpty()) {
+      const QJsonObject wanted = std::exchange(m_pendingSelection, {});
+      Selection next = m_session.selection();
+      if (wanted.contains(QStringLiteral("step"))) next.step = wanted[QStringLiteral("step")].toInt();
+      if (wanted.contains(QStringLiteral("layer"))) next.layer = wanted[QStringLiteral("layer")].toInt();
+      if (wanted.contains(QStringLiteral("head"))) next.head = wanted[QStringLiteral("head")].toInt();
+      if (wanted.contains(QStringLiteral("branch")))
+        next.branch = wanted[QStringLiteral("branch")].toString().toStdString();
+      m_session.setSelection(next);
+    }
+  }
+  for (const auto& [id, each] : m_views) each->sessionChanged(changes);
+  if (changes & (ChangeFlags(Change::Trace) | Change::Profile) && !m_pendingViews.isEmpty()) {
+    const QJsonObject states = std::exchange(m_pendingViews, {});
+    for (auto it = states.begin(); it != states.end(); ++it)
+      if (View* restored = view(it.key())) restored->restoreState(it.value().toObject());
+  }
+  if (changes & Change::Theme) focusMoved(QApplication::focusWidget());
+  updateStatus();
+}
+
+void MainWindow::updateTitle() {
+  QStringList parts;
+  if (m_session.trace()) parts << qs(m_session.trace()->info().path.filename().string());
+  const bool modified = m_session.profile().isModified();
+  if (!m_session.profile().isEmpty())
+    parts << m_session.profile().displayName() + (modified ? QStringLiteral(" *") : QString());
+  const QString files = parts.join(QStringLiteral(" \u00B7 "));
+  setWindowTitle(files.isEmpty() ? QStringLiteral("Sparsight") : QStringLiteral("Sparsight \u2013 %1").arg(files));
+  m_fileLabel->setText(files);
+}
+
+void MainWindow::updateStatus() {
+  if (m_backendLabel->text().isEmpty()) {
+    const BackendInfo info = m_session.jobs().backendInfo();
+    const int threads = m_session.jobs().executor().threads();
+    m_backendLabel->setText(
+        QStringLiteral("%1 \u00B7 %2")
+            .arg(info.id == "cuda" ? QStringLiteral("CUDA %1").arg(qs(info.deviceName)) : QStringLiteral("CPU"),
+                 threads == 1 ? tr("1 thread") : tr("%1 threads").arg(threads)));
+    m_backendLabel->setToolTip(qs(info.deviceName + (info.detail.empty() ? "" : ", " + info.detail)));
+  }
+  QStringList parts;
+  if (!m_empty) {
+    for (const ViewInfo* info : viewsIn(DockArea::Centre))
+      if (const View* centre = view(QLatin1String(info->id)); centre != nullptr && centre->isVisible())
+        parts << centre->statusParts();
+    if (m_lastView != nullptr && m_lastView->isVisible() && m_centre->indexOf(m_lastView) < 0)
+      parts << m_lastView->statusParts();
+  }
+  const int running = runningJobs();
+  if (running > 0) parts << (running == 1 ? tr("1 job") : tr("%1 jobs").arg(running));
+  m_partsLabel->setText(parts.join(QStringLiteral("     ")));
+  const QString unsaved = m_session.profile().isModified() ? m_session.profile().unsavedEdit() : QString();
+  m_unsavedLabel->setText(unsaved.isEmpty() ? QString() : tr("unsaved: %1").arg(unsaved));
+  if (auto it = m_docks.find(QStringLiteral("jobs")); it != m_docks.end()) {
+    const QString title = running > 0 ? tr("Jobs (%1)").arg(running) : tr("Jobs");
+    if (it->second->windowTitle() != title) it->second->setWindowTitle(title);
+  }
+}
+
+int MainWindow::runningJobs() const {
+  int running = 0;
+  for (const JobStatus& status : m_session.jobs().status())
+    if (status.state == JobState::Running || status.state == JobState::Queued || status.state == JobState::Cancelling)
+      ++running;
+  return running;
+}
+
+void MainWindow::updateRecentMenu() {
+  m_recentMenu->clear();
+  const QStringList files = recentFiles();
+  for (const QString& path : files) {
+    const QFileInfo info(path);
+    QAction* action = m_recentMenu->addAction(
+        QStringLiteral("%1    %2").arg(info.fileName(), QDir::toNativeSeparators(info.absolutePath())));
+    connect(action, &QAction::triggered, this, [this, path] { openFiles({path}); });
+  }
+  m_recentMenu->setEnabled(!files.isEmpty());
+  if (files.isEmpty()) return;
+  m_recentMenu->addSeparator();
+  connect(m_recentMenu->addAction(tr("Clear this list")), &QAction::triggered, this, [this] {
+    clearRecentFiles();
+    updateRecentMenu();
+    m_start->refreshRecent();
+  });
+}
+
+// --- actions ------------------------------------------------------------------------------------------------------
+
+void MainWindow::openFiles(const QStringList& paths) {
+  // Traces one after another would only replace each other: the last trace and the last profile count.
+  for (const QString& path : paths) {
+    const QFileInfo info(path);
+    const QString suffix = info.suffix().toLower();
+    if (suffix == QStringLiteral("csv") || suffix == QStringLiteral("json"))
+      profile_actions::openFile(m_session, this, info.absoluteFilePath());
+    else
+      m_session.openFile(info.absoluteFilePath());
+  }
+}
+
+void MainWindow::chooseFile() {
+  QSettings store;
+  auto* dialog =
+      new QFileDialog(this, tr("Open"), store.value(QStringLiteral("open/directory"), QDir::homePath()).toString(),
+                      tr("Traces and profiles (*.h5 *.hdf5 *.csv *.json);;All files (*)"));
+  dialog->setAttribute(Qt::WA_DeleteOnClose);
+  dialog->setFileMode(QFileDialog::ExistingFiles);
+  connect(dialog, &QFileDialog::filesSelected, this, [this](const QStringList& files) {
+    if (files.isEmpty()) return;
+    QSettings().setValue(QStringLiteral("open/directory"), QFileInfo(files.front()).absolutePath());
+    openFiles(files);
+  });
+  dialog->open();
+}
+
+void MainWindow::openDemo() { m_session.openDemo(); }
+
+void MainWindow::generate() {
+  auto* dialog = new SynthDialog(this);
+  dialog->setAttribute(Qt::WA_DeleteOnClose);
+  connect(dialog, &QDialog::accepted, this,
+          [this, dialog] { m_session.generateTrace(dialog->spec(), dialog->path()); });
+  dialog->open();
+}
+
+void MainWindow::showPalette() {
+  QList<QAction*> list = allActions();
+  auto* palette = new CommandPalette(list, this);
+  palette->move(mapToGlobal(QPoint((width() - palette->width()) / 2, 48)));
+  palette->show();
+}
+
+void MainWindow::showHelp(const QString& page) {
+  QDockWidget* dock = m_docks[QStringLiteral("help")];
+  if (dock->isHidden()) {
+    dock->show();
+    resizeDocks({dock}, {400}, Qt::Horizontal);
+  }
+  dock->raise();
+  m_help->showPage(page);
+  m_help->setFocus();
+}
+
+void MainWindow::editSettings() {
+  auto* dialog = new SettingsDialog(m_settings, this);
+  dialog->setAttribute(Qt::WA_DeleteOnClose);
+  connect(dialog, &QDialog::accepted, this, [this, dialog] { applySettings(dialog->settings()); });
+  dialog->open();
+}
+
+void MainWindow::setTheme(Settings::ThemeChoice choice) {
+  Settings next = m_settings;
+  next.theme = choice;
+  applySettings(next);
+}
+
+void MainWindow::applySettings(const Settings& settings) {
+  const Settings before = m_settings;
+  m_settings = settings;
+  m_settings.save();
+  const bool dark = wantsDark(settings.theme);
+  if (dark != Theme::current().dark || settings.uiScalePercent != before.uiScalePercent) {
+    fonts::setScale(settings.uiScalePercent / 100.0);
+    Theme::apply(dark);
+  }
+  for (const auto& [name, choice] : {std::pair(QStringLiteral("theme.system"), Settings::ThemeChoice::System),
+                                     std::pair(QStringLiteral("theme.light"), Settings::ThemeChoice::Light),
+                                     std::pair(QStringLiteral("theme.dark"), Settings::ThemeChoice::Dark)})
+    actionByName(name)->setChecked(choice == settings.theme);
+  m_session.notifySettingsChanged(ChangeFlags(Change::Settings) | Change::Theme);
+}
+
+// --- session file and recovery ------------------------------------------------------------------------------------
+
+QString MainWindow::defaultSessionFile() { return qs((userStateDir() / "session.json").string()); }
+
+QJsonObject MainWindow::saveSession() const {
+  const auto fileEntry = [](const QString& path) {
+    const QFileInfo info(path);
+    return QJsonObject{{QStringLiteral("path"), info.absoluteFilePath()},
+                       {QStringLiteral("size"), info.size()},
+                       {QStringLiteral("modified"), info.lastModified().toUTC().toString(Qt::ISODate)}};
+  };
+  QJsonObject files;
+  if (m_session.trace()) files[QStringLiteral("trace")] = fileEntry(qs(m_session.trace()->info().path.string()));
+  if (!m_session.profile().isEmpty() && !m_session.profile().filePath().isEmpty())
+    files[QStringLiteral("profile")] = fileEntry(m_session.profile().filePath());
+  const Selection& at = m_session.selection();
+  QJsonObject views;
+  for (const auto& [id, each] : m_views)
+    if (const QJsonObject state = each->saveState(); !state.isEmpty()) views[id] = state;
+  return {{QStringLiteral("format"), QStringLiteral("sparsight-session")},
+          {QStringLiteral("version"), 1},
+          {QStringLiteral("files"), files},
+          {QStringLiteral("selection"), QJsonObject{{QStringLiteral("step"), at.step},
+                                                    {QStringLiteral("layer"), at.layer},
+                                                    {QStringLiteral("head"), at.head},
+                                                    {QStringLiteral("branch"), qs(at.branch)}}},
+          {QStringLiteral("overlay"), m_session.overlayMethod()},
+          {QStringLiteral("layout"), m_preset},
+          {QStringLiteral("views"), views}};
+}
+
+void MainWindow::restoreSession(const QJsonObject& state) {
+  if (state[QStringLiteral("format")].toString() != QStringLiteral("sparsight-session")) return;
+  setLayoutPreset(state[QStringLiteral("layout")].toString(m_preset));
+  m_pendingSelection = state[QStringLiteral("selection")].toObject();
+  m_pendingViews = state[QStringLiteral("views")].toObject();
+  const QJsonObject files = state[QStringLiteral("files")].toObject();
+  for (const QString& kind : {QStringLiteral("trace"), QStringLiteral("profile")}) {
+    const QJsonObject entry = files[kind].toObject();
+    const QString path = entry[QStringLiteral("path")].toString();
+    if (path.isEmpty()) continue;
+    const QFileInfo info(path);
+    if (!info.exists()) {
+      m_banners->post(BannerStack::Kind::Warning, tr("%1 of the last session is missing").arg(info.fileName()),
+                      tr("It was in %1. Everything else was restored.").arg(info.absolutePath()),
+                      {{tr("Locate\u2026"), [this] { chooseFile(); }}});
+      continue;
+    }
+    if (kind == QStringLiteral("trace") && entry[QStringLiteral("size")].toInteger() != info.size())
+      m_banners->post(BannerStack::Kind::Info, tr("%1 has changed since the last session").arg(info.fileName()), {});
+    openFiles({path});
+  }
+}
+
+void MainWindow::offerRecovery() {
+  JobSpec spec;
+  spec.name = "Look for edits left by a crash";
+  spec.lane = Lane::Io;
+  using Found = std::vector<EditJournal::Recovered>;
+  JobHandle handle = m_session.jobs().submit<Found>(
+      std::move(spec), [](JobContext&) { return EditJournal::findLeftovers(); },
+      [guard = QPointer<MainWindow>(this)](Outcome<Found> outcome) {
+        if (guard == nullptr) return;
+        if (const Found* found = std::get_if<Found>(&outcome))
+          for (const EditJournal::Recovered& journal : *found) guard->offerRecovered(journal);
+      });
+  handle.release();
+}
+
+void MainWindow::offerRecovered(const EditJournal::Recovered& found) {
+  const auto discard = [file = found.file] {
+    std::error_code ignored;
+    std::filesystem::remove(file, ignored);
+  };
+  if (found.edits <= 0) return discard();
+  const ProfileDiff diff = diffProfiles(found.current, found.base);
+  const QFileInfo key(qs(found.key));
+  const bool isFile = key.isAbsolute();
+  const QString name = isFile ? key.fileName() : tr("an unsaved profile");
+  const ProfileSummary before = summarise(found.base), after = summarise(found.current);
+  QString message = found.edits == 1 ? tr("1 edit") : tr("%1 edits").arg(found.edits);
+  message += tr(" that changed %1 cells; mean kept %2 \u2192 %3")
+                 .arg(formatCount(diff.changed), formatPercent(before.mean), formatPercent(after.mean));
+  if (diff.maxAbs > 0) message += tr(", largest change %1 points").arg(QString::number(diff.maxAbs * 100, 'f', 1));
+  m_banners->post(BannerStack::Kind::Warning, tr("Unsaved edits of %1 were found after a crash").arg(name), message,
+                  {{tr("Restore"),
+                    [this, found, discard, isFile] {
+                      m_profileActions->confirmDiscard([this, found, discard, isFile] {
+                        m_session.profile().openRecovered(found.base, found.current,
+                                                          isFile ? qs(found.key) : QString());
+                        discard();
+                      });
+                    }},
+                   {tr("Discard"), discard}});
+}
+
+// --- events -------------------------------------------------------------------------------------------------------
+
+void MainWindow::closeEvent(QCloseEvent* event) {
+  if (m_closing) {
+    QMainWindow::closeEvent(event);
+    return;
+  }
+  event->ignore();
+  const int running = runningJobs();
+  if (running == 0) {
+    quit();
+    return;
+  }
+  auto* box =
+      new QMessageBox(QMessageBox::Question, tr("Quit Sparsight"),
+                      running == 1 ? tr("A job is still running.") : tr("%1 jobs are still running.").arg(running),
+                      QMessageBox::NoButton, this);
+  box->setObjectName(QStringLiteral("quitQuestion"));
+  box->setAttribute(Qt::WA_DeleteOnClose);
+  QPushButton* wait = box->addButton(tr("Quit when done"), QMessageBox::AcceptRole);
+  QPushButton* cancel = box->addButton(tr("Cancel jobs and quit"), QMessageBox::DestructiveRole);
+  box->addButton(tr("Stay"), QMessageBox::RejectRole);
+  connect(wait, &QPushButton::clicked, this, [this] {
+    m_quitWhenIdle = runningJobs() > 0;
+    if (!m_quitWhenIdle) close();
+  });
+  connect(cancel, &QPushButton::clicked, this, &MainWindow::quit);
+  box->open();
+}
+
+void MainWindow::quit() {
+  m_profileActions->confirmDiscard([this] {
+    m_closing = true;
+    if (!m_empty) storeLayout();
+    QSettings store;
+    store.setValue(QStringLiteral("window/geometry"), saveGeometry());
+    if (!m_sessionFile.isEmpty()) {
+      try {
+        writeFileAtomically(m_sessionFile.toStdString(), QJsonDocument(saveSession()).toJson().toStdString());
+      } catch (const Error& error) {
+        // Quitting goes on: a session that could not be remembered is no reason to stay.
+        qWarning("%s", error.what());
+      }
+    }
+    close();
+  });
+}
+
+void MainWindow::dragEnterEvent(QDragEnterEvent* event) {
+  const QList<QUrl> urls = event->mimeData()->urls();
+  if (std::none_of(urls.begin(), urls.end(), [](const QUrl& url) { return url.isLocalFile(); })) return;
+  event->acceptProposedAction();
+  m_start->setDropHighlighted(true);
+}
+
+void MainWindow::dragLeaveEvent(QDragLeaveEvent*) { m_start->setDropHighlighted(false); }
+
+void MainWindow::dropEvent(QDropEvent* event) {
+  m_start->setDropHighlighted(false);
+  QStringList files;
+  for (const QUrl& url : event->mimeData()->urls())
+    if (url.isLocalFile()) files << url.toLocalFile();
+  event->acceptProposedAction();
+  openFiles(files);
+}
+
+void MainWindow::changeEvent(QEvent* event) {
+  QMainWindow::changeEvent(event);
+  if (event->type() == QEvent::WindowStateChange)
+    if (QAction* full = actionByName(QStringLiteral("view.fullScreen"))) full->setChecked(isFullScreen());
+}
+
+void MainWindow::keyPressEvent(QKeyEvent* event) {
+  if (event->key() == Qt::Key_Escape && m_banners->count() > 0) {
+    QCoreApplication::sendEvent(m_banners, event);
+    return;
+  }
+  QMainWindow::keyPressEvent(event);
+}
+
+}  // namespace sparsight

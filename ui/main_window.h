@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <QJsonObject>
+#include <QMainWindow>
+#include <QStringList>
+#include <QTimer>
+#include <map>
+#include <memory>
+
+#include "sparsight/core/profile.h"
+#include "ui/settings.h"
+#include "ui/view.h"
+
+class QActionGroup;
+class QDockWidget;
+class QLabel;
+class QMenu;
+class QStackedWidget;
+class QTabBar;
+class QToolButton;
+
+namespace sparsight {
+
+class BannerStack;
+class DockTitle;
+class ElidedLabel;
+class HelpPanel;
+class ProfileActions;
+class Session;
+class StartPage;
+
+/// The workbench: views from the view table as docks around the centre, layout presets, menus, status bar, banners,
+/// start page. One per program.
+class MainWindow : public QMainWindow {
+  Q_OBJECT
+ public:
+  MainWindow(Session& session, const Settings& settings, QWidget* parent = nullptr);
+  ~MainWindow() override;
+
+  [[nodiscard]] View* view(const QString& id) const;
+  [[nodiscard]] BannerStack& banners() noexcept { return *m_banners; }
+  [[nodiscard]] HelpPanel& help() noexcept { return *m_help; }
+  /// Every named action: menus, palette, shortcut sheet and tests share this list.
+  [[nodiscard]] QList<QAction*> allActions() const;
+  [[nodiscard]] QAction* actionByName(const QString& name) const;
+  [[nodiscard]] const Settings& settings() const noexcept { return m_settings; }
+
+  /// "diagnose", "tune" or "teach"; what was changed in a layout is remembered for it.
+  void setLayoutPreset(const QString& name);
+  [[nodiscard]] QString layoutPreset() const { return m_preset; }
+  void resetLayout();
+  /// Opens (unhides, raises) a view and gives it the focus.
+  void showView(const QString& id);
+  void openFiles(const QStringList& paths);
+  void setTheme(Settings::ThemeChoice choice);
+
+  /// Files, selection, layout and view states, as JSON.
+  [[nodiscard]] QJsonObject saveSession() const;
+  void restoreSession(const QJsonObject& session);
+  [[nodiscard]] static QString defaultSessionFile();
+  /// Where this window writes its session on exit; empty: nowhere.
+  void setSessionFile(const QString& path) { m_sessionFile = path; }
+  /// Looks for edits that a crash left behind and offers them.
+  void offerRecovery();
+  /// Applied once the next trace is open.
+  void setPendingSelection(const QJsonObject& selection) { m_pendingSelection = selection; }
+
+ protected:
+  void closeEvent(QCloseEvent* event) override;
+  void dragEnterEvent(QDragEnterEvent* event) override;
+  void dragLeaveEvent(QDragLeaveEvent* event) override;
+  void dropEvent(QDropEvent* event) override;
+  void changeEvent(QEvent* event) override;
+  void keyPressEvent(QKeyEvent* event) override;
+
+ private:
+  void buildCentre();
+  void buildDocks();
+  void buildActions();
+  void buildMenus();
+  void buildTopBar();
+  void buildStatusBar();
+  QAction* add(QMenu* menu, const QString& name, const QString& group, const QString& text,
+               const QKeySequence& key = {}, const QString& icon = {});
+  void arrange(const QString& preset);
+  void storeLayout() const;
+  void sessionChanged(ChangeFlags changes);
+  void updateEmptyState();
+  void updateTitle();
+  void updateDockTitles();
+  void updateStatus();
+  void updateRecentMenu();
+  void focusMoved(QWidget* now);
+  void showHelp(const QString& page);
+  void showPalette();
+  void chooseFile();
+  void generate();
+  void openDemo();
+  void editSettings();
+  void applySettings(const Settings& settings);
+  void offerRecovered(const EditJournal::Recovered& found);
+  void quit();
+  [[nodiscard]] int runningJobs() const;
+  [[nodiscard]] bool nothingOpen() const;
+  [[nodiscard]] View* focusedView() const;
+
+  Session& m_session;
+  Settings m_settings;
+  std::map<QString, View*> m_views;
+  std::map<QString, QDockWidget*> m_docks;
+  std::map<QDockWidget*, DockTitle*> m_titles;
+  BannerStack* m_banners = nullptr;
+  QStackedWidget *m_pages = nullptr, *m_centre = nullptr;
+  QTabBar* m_centreTabs = nullptr;
+  StartPage* m_start = nullptr;
+  HelpPanel* m_help = nullptr;
+  std::unique_ptr<ProfileActions> m_profileActions;
+  QMenu *m_recentMenu = nullptr, *m_viewMenu = nullptr;
+  QMenuBar* m_menuBar = nullptr;
+  QActionGroup* m_presetGroup = nullptr;
+  ElidedLabel* m_fileLabel = nullptr;
+  QLabel *m_backendLabel = nullptr, *m_partsLabel = nullptr, *m_unsavedLabel = nullptr, *m_hintLabel = nullptr;
+  QString m_preset = QStringLiteral("diagnose"), m_sessionFile;
+  View* m_lastView = nullptr;
+  QTimer m_statusTimer;
+  bool m_empty = true, m_closing = false, m_quitWhenIdle = false, m_arranging = false;
+  QJsonObject m_pendingSelection, m_pendingViews;
+};
+
+}  // namespace sparsight

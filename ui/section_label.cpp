@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ui/section_label.h"
+
+#include <QEvent>
+#include <QPainter>
+
+#include "ui/theme.h"
+
+namespace sparsight {
+namespace {
+void tint(QLabel& label, const QColor& color) {
+  QPalette palette = label.palette();
+  if (palette.color(QPalette::WindowText) == color) return;
+  palette.setColor(QPalette::WindowText, color);
+  label.setPalette(palette);
+}
+bool restyles(const QEvent* event) {
+  return event->type() == QEvent::ApplicationPaletteChange || event->type() == QEvent::StyleChange ||
+         event->type() == QEvent::ApplicationFontChange;
+}
+}  // namespace
+
+SectionLabel::SectionLabel(const QString& text, QWidget* parent) : QLabel(text, parent) { restyle(); }
+
+void SectionLabel::changeEvent(QEvent* event) {
+  QLabel::changeEvent(event);
+  if (restyles(event)) restyle();
+}
+
+void SectionLabel::restyle() {
+  if (m_restyling) return;
+  m_restyling = true;
+  if (font() != fonts::dockTitle()) setFont(fonts::dockTitle());
+  tint(*this, Theme::current().secondary);
+  m_restyling = false;
+}
+
+NoteLabel::NoteLabel(QWidget* parent, bool wraps) : QLabel(parent) {
+  setWordWrap(wraps);
+  setTextFormat(Qt::PlainText);
+  restyle();
+}
+
+void NoteLabel::setRole(Role role) {
+  m_role = role;
+  restyle();
+}
+
+void NoteLabel::changeEvent(QEvent* event) {
+  QLabel::changeEvent(event);
+  if (restyles(event)) restyle();
+}
+
+void NoteLabel::restyle() {
+  if (m_restyling) return;
+  m_restyling = true;
+  QFont wanted = fonts::secondary();
+  wanted.setPixelSize((fonts::base().pixelSize() + fonts::secondary().pixelSize()) / 2);
+  if (font() != wanted) setFont(wanted);
+  const Theme& theme = Theme::current();
+  tint(*this, m_role == Role::Warning ? theme.warning
+              : m_role == Role::Error ? theme.error
+              : m_role == Role::Ok    ? theme.ok
+                                      : theme.secondary);
+  m_restyling = false;
+}
+
+ElidedLabel::ElidedLabel(QWidget* parent) : QWidget(parent) {
+  setSizePolicy(QSizePolicy::Preferred, QSizePolicy::Fixed);
+}
+
+void ElidedLabel::setText(const QString& text) {
+  if (text == m_text) return;
+  m_text = text;
+  setAccessibleName(text);
+  updateGeometry();
+  update();
+}
+
+void ElidedLabel::setBold(bool bold) {
+  m_bold = bold;
+  updateGeometry();
+  update();
+}
+
+void ElidedLabel::setAlignment(Qt::Alignment alignment) {
+  m_alignment = alignment;
+  update();
+}
+
+QFont ElidedLabel::textFont() const { return m_bold ? fonts::title() : fonts::base(); }
+
+QSize ElidedLabel::sizeHint() const {
+  const QFontMetrics metrics(textFont());
+  return {metrics.horizontalAdvance(m_text) + 2, metrics.height() + 2};
+}
+
+QSize ElidedLabel::minimumSizeHint() const {
+  const QFontMetrics metrics(textFont());
+  return {metrics.horizontalAdvance(QStringLiteral("mm\u2026mm")), metrics.height() + 2};
+}
+
+void ElidedLabel::paintEvent(QPaintEvent*) {
+  QPainter painter(this);
+  painter.setFont(textFont());
+  painter.setPen(Theme::current().text);
+  const QString shown = painter.fontMetrics().elidedText(m_text, Qt::ElideMiddle, width());
+  painter.drawText(rect(), static_cast<int>(m_alignment), shown);
+  setToolTip(shown == m_text ? QString() : m_text);
+}
+
+}  // namespace sparsight

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <QLabel>
+
+namespace sparsight {
+
+/// Small spaced caption above a group in a panel ("DENOISING STEP"); follows theme and scale.
+class SectionLabel : public QLabel {
+  Q_OBJECT
+ public:
+  explicit SectionLabel(const QString& text, QWidget* parent = nullptr);
+
+ protected:
+  void changeEvent(QEvent* event) override;
+
+ private:
+  void restyle();
+  bool m_restyling = false;
+};
+
+/// A label in the theme's secondary colour and size; wraps on demand.
+class NoteLabel : public QLabel {
+  Q_OBJECT
+ public:
+  enum class Role { Secondary, Warning, Error, Ok };
+  explicit NoteLabel(QWidget* parent = nullptr, bool wraps = true);
+  void setRole(Role role);
+
+ protected:
+  void changeEvent(QEvent* event) override;
+
+ private:
+  void restyle();
+  Role m_role = Role::Secondary;
+  bool m_restyling = false;
+};
+
+/// One line that elides in the middle and tells the whole text as a tooltip.
+class ElidedLabel : public QWidget {
+  Q_OBJECT
+ public:
+  explicit ElidedLabel(QWidget* parent = nullptr);
+  void setText(const QString& text);
+  [[nodiscard]] const QString& text() const noexcept { return m_text; }
+  void setBold(bool bold);
+  void setAlignment(Qt::Alignment alignment);
+  [[nodiscard]] QSize sizeHint() const override;
+  [[nodiscard]] QSize minimumSizeHint() const override;
+
+ protected:
+  void paintEvent(QPaintEvent* event) override;
+
+ private:
+  [[nodiscard]] QFont textFont() const;
+  QString m_text;
+  bool m_bold = false;
+  Qt::Alignment m_alignment = Qt::AlignLeft | Qt::AlignVCenter;
+};
+
+}  // namespace sparsight
