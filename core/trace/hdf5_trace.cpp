@@ -381,9 +381,13 @@ class Hdf5Trace final : public Trace {
 
 }  // namespace
 
+std::unique_ptr<Trace> trace::makeTrace(ParsedTrace parsed, const TraceOptions& options) {
+  return std::make_unique<Hdf5Trace>(std::move(parsed), options);
+}
+
 std::unique_ptr<Trace> openTrace(const std::filesystem::path& path, const TraceOptions& options) {
   trace::Sink sink;
-  return std::make_unique<Hdf5Trace>(trace::parseTrace(path, options.memoryLimitBytes, sink), options);
+  return trace::makeTrace(trace::parseTrace(path, options.memoryLimitBytes, sink), options);
 }
 
 }  // namespace sparsight

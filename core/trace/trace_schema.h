@@ -69,6 +69,9 @@ struct ParsedTrace {
 /// Reads all metadata and applies every rule that needs no tensor data.
 [[nodiscard]] ParsedTrace parseTrace(const std::filesystem::path& path, Index memoryLimitBytes, Sink& sink);
 
+/// The Trace over parsed metadata.
+[[nodiscard]] std::unique_ptr<Trace> makeTrace(ParsedTrace parsed, const TraceOptions& options);
+
 /// Storage index of the K/V head that serves a stored query head (GQA).
 [[nodiscard]] Index kvIndexOf(const CallInfo& call, const ModelInfo& model, std::size_t headPosition);
 

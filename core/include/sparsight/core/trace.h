@@ -152,11 +152,13 @@ class Trace {
 [[nodiscard]] std::string sniffFormat(const std::filesystem::path& path);
 
 struct Finding {
-  enum class Level : std::uint8_t { Info, Warning, Error } level = Level::Info;
+  /// Mismatch: a deep check computed something else than what is stored.
+  enum class Level : std::uint8_t { Info, Warning, Error, Mismatch } level = Level::Info;
   std::string where;    ///< dataset or attribute path
   std::string message;  ///< what and how to mend
 };
-/// Every rule of the format on every dataset; deep also recomputes `lse` and `out` of sampled rows.
+/// Every rule of the format on every dataset, all tensors read; deep also recomputes `lse` and `out` of sampled rows with
+/// the backend. Throws only where nothing can be checked (no HDF5 file, no trace, unknown version) and on stop.
 [[nodiscard]] std::vector<Finding> checkTrace(const std::filesystem::path& path, bool deep, Backend* backend,
                                               const Control& control);
 
