@@ -297,7 +297,7 @@ QColor mix(const QColor& a, const QColor& b, double amount) {
 }
 
 QString styleSheetOf(const Theme& t) {
-  const auto scaled = [](int size) { return QString::number(px(size)) + QStringLiteral("px"); };
+  const auto scaled = [](int size) -> QString { return QString::number(px(size)) + QStringLiteral("px"); };
   // Longest names first: a name may begin with another one.
   std::vector<std::pair<QString, QString>> tokens{
       {QStringLiteral("@window"), t.window.name()},

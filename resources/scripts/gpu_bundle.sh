@@ -15,8 +15,10 @@ programs=(sparsight_kernels_tests sparsight-cli sparsight-bench)
 for program in "${programs[@]}"; do
   [ -x "$build/bin/$program" ] || die "$build/bin/$program is missing; build it first (./dev build)"
 done
-have_cuda=$(sed -n 's/^CMAKE_CUDA_COMPILER:[A-Z]*=//p' "$build/CMakeCache.txt")
-if [ -z "$have_cuda" ] || [[ $have_cuda == *NOTFOUND ]]; then
+have_cuda=""
+if [ -f "$build/kernels/CMakeFiles/sparsight_kernels_cuda.dir/cuda/kernels.cu.o" ]; then
+  have_cuda=yes
+else
   echo "gpu_bundle: this build has no CUDA kernels (nvcc was not found): the bundle tests the CPU only" >&2
 fi
 
