@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "sparsight/core/profile.h"
+#include "sparsight/core/profiling.h"
 #include "ui/job_bridge.h"
 
 namespace sparsight {
@@ -157,6 +158,7 @@ Session::~Session() {
   // Handles first, so that nothing new is reported; then the queue joins its lanes; closures in flight die with the
   // bridge.
   m_openJob.cancel();
+  m_demoProfileJob.cancel();
   m_runJobs.clear();
   m_jobs.reset();
   m_bridge.reset();
@@ -299,6 +301,7 @@ void Session::finishOpen(const QString& path, Outcome<Opened> outcome) {
   Opened& opened = std::get<Opened>(outcome);
   if (opened.trace) {
     setTrace(std::move(opened.trace));
+    if (path.isEmpty() && m_profile->isEmpty()) openDemoProfile();
   } else if (opened.isProfile) {
     if (openProfile) openProfile(opened.path);
     return;
@@ -351,6 +354,27 @@ void Session::openDemo() {
     opened.path = QString::fromStdString(file.string());
     return opened;
   });
+}
+
+void Session::openDemoProfile() {
+  JobSpec spec;
+  spec.name = tr("Profile the demo").toStdString();
+  spec.lane = Lane::Compute;
+  spec.userVisible = true;
+  m_demoProfileJob = m_jobs->submit<Profile>(
+      std::move(spec),
+      [](JobContext& context) { return demoProfile(context.executor(), context.backend(), context.control()); },
+      [this](Outcome<Profile> outcome) {
+        if (const Error* error = std::get_if<Error>(&outcome)) {
+          Q_EMIT errorOccurred(tr("The demo has no profile"), QString::fromUtf8(error->what()));
+          return;
+        }
+        // Something may have been opened meanwhile; it wins.
+        if (Profile* profile = std::get_if<Profile>(&outcome); profile != nullptr && m_profile->isEmpty()) {
+          m_profile->open(std::move(*profile), QString());
+          queueChange(Change::Profile);
+        }
+      });
 }
 
 void Session::generateTrace(const SynthSpec& synth, const QString& path) {

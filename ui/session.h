@@ -102,7 +102,8 @@ class Session : public QObject {
 
   /// Opens a trace or profile by content, on the Io lane. Errors arrive by errorOccurred; what was open stays.
   void openFile(const QString& path);
-  void openDemo();  ///< generates it on first use, with progress
+  /// Generates the demo on first use, with progress; then its profile, measured on first use, unless one is open.
+  void openDemo();
   /// Writes a synthetic trace on the Compute lane, then opens it.
   void generateTrace(const SynthSpec& spec, const QString& path);
   void closeTrace();
@@ -131,6 +132,7 @@ class Session : public QObject {
   void setTrace(std::shared_ptr<const Trace> trace);
   void submitOpen(JobSpec spec, const QString& path, std::function<Opened(JobContext&)> work);
   void finishOpen(const QString& path, Outcome<Opened> outcome);
+  void openDemoProfile();
   std::unique_ptr<JobBridge> m_bridge;
   std::unique_ptr<JobQueue> m_jobs;
   std::unique_ptr<ProfileDocument> m_profile;
@@ -143,7 +145,7 @@ class Session : public QObject {
   TraceOptions m_traceOptions;
   ChangeFlags m_pending;
   QTimer m_flush;
-  JobHandle m_openJob;
+  JobHandle m_openJob, m_demoProfileJob;
   bool m_opening = false;
   std::vector<JobHandle> m_runJobs;
 };

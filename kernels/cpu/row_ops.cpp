@@ -15,32 +15,43 @@ namespace sparsight::cpu {
 namespace {
 
 constexpr Index kTileKeys = 96;
+constexpr Index kMaxPanels = 8;                 // panels that share a key tile,
+constexpr Index kScoreBytes = Index{16} << 20;  // as far as their rows of scores fit into this
 
 std::size_t at(Index i) { return static_cast<std::size_t>(i); }
 
-/// Scores of a panel's rows, row after row.
+/// Rows of scores of a few panels; the members below `base` are those of one panel at a time.
 struct RowWork {
-  explicit RowWork(const CpuHead& head)
-      : queries(head.dim() * head.simd().lanes),
+  RowWork(const CpuHead& head, Index panels)
+      : queries(panels * head.dim() * head.simd().lanes),
         tile(kTileKeys * head.simd().lanes),
-        // 16 floats more per row: rows a power of two apart would share L1 sets while a tile is spread over them.
-        stride((head.keyCount() + 15) / 16 * 16 + 16),
-        scores(head.simd().lanes * stride),
+        stride(rowStride(head)),
+        scores(panels * head.simd().lanes * stride),
         weights(stride),
         row(at(head.dim())) {}
 
+  /// 16 floats more per row: rows a power of two apart would share L1 sets while a tile is spread over them.
+  static Index rowStride(const CpuHead& head) { return (head.keyCount() + 15) / 16 * 16 + 16; }
+  /// As many panels as are useful and as fit.
+  static Index panelsFor(const CpuHead& head) {
+    const Index panelBytes = head.simd().lanes * rowStride(head) * static_cast<Index>(sizeof(float));
+    return std::clamp<Index>(kScoreBytes / panelBytes, 1, kMaxPanels);
+  }
   [[nodiscard]] std::span<const float> rowScores(Index lane, Index keys) const {
-    return {scores.get() + lane * stride, at(keys)};
+    return {base + lane * stride, at(keys)};
   }
 
   AlignedFloats queries, tile;
   Index stride;
   AlignedFloats scores, weights;
   std::vector<float> row;
-  std::vector<Index> listed, queryRows;  // of the panel
+  std::vector<Index> queryRows;  // of all panels
   Selector selector;
   AlignedFloats out;                     // attendTop: [lanes, value stride]
   std::vector<std::uint64_t> histogram;  // globalTop
+
+  const float* base = nullptr;  // scores of the panel at hand
+  std::vector<Index> listed;    // its places in the list of rows
 };
 
 /// Calls body(work) for every panel of rows that are no padding, with the scores of its rows in place.
@@ -58,31 +69,48 @@ class PanelLoop {
   void run(ScratchPool<RowWork>& pool, double done, double share, const Body& body) const {
     const Index lanes = m_head.simd().lanes;
     const auto count = static_cast<Index>(m_listed.size());
-    const Index panels = (count + lanes - 1) / lanes;
+    // Rows are independent of each other, so short lists may be cut finer to keep all threads at work.
+    const Index panelsEach = count / (lanes * 4 * m_executor.threads());
+    const Index pieceRows = std::clamp<Index>(panelsEach, 1, RowWork::panelsFor(m_head)) * lanes;
     std::atomic<Index> finished{0};
-    m_executor.parallelFor(panels, 1, m_control, [&](Index panel, Index) {
+    m_executor.parallelFor(count, pieceRows, m_control, [&](Index first, Index last) {
       const auto lease = pool.take();
       RowWork& work = *lease;
-      const auto first = m_listed.begin() + panel * lanes;
-      work.listed.assign(first, m_listed.begin() + std::min(count, (panel + 1) * lanes));
-      work.queryRows.clear();
-      for (const Index i : work.listed) work.queryRows.push_back(m_rows[at(i)]);
-      score(work);
-      body(work);
-      m_control.report(done + share * static_cast<double>(++finished) / static_cast<double>(panels));
+      score(work, first, last);
+      for (Index row = first; row < last; row += lanes) {
+        work.listed.assign(m_listed.begin() + row, m_listed.begin() + std::min(last, row + lanes));
+        work.base = work.scores.get() + (row - first) * work.stride;
+        body(work);
+      }
+      finished += last - first;
+      m_control.report(done + share * static_cast<double>(finished) / static_cast<double>(count));
     });
+  }
+  [[nodiscard]] std::unique_ptr<RowWork> makeWork() const {
+    return std::make_unique<RowWork>(m_head, RowWork::panelsFor(m_head));
   }
 
  private:
-  void score(RowWork& work) const {
+  void score(RowWork& work, Index first, Index last) const {
     const SimdKernels& simd = m_head.simd();
-    m_head.packPanel(work.queryRows, work.queries.get(), work.row.data());
+    const Index lanes = simd.lanes;
+    work.queryRows.clear();
+    for (Index i = first; i < last; ++i) work.queryRows.push_back(m_rows[at(m_listed[at(i)])]);
+    const auto panelRows = [&](Index row) {
+      return std::span(work.queryRows).subspan(at(row), at(std::min(lanes, last - first - row)));
+    };
+    for (Index row = 0; row < last - first; row += lanes) {
+      m_head.packPanel(panelRows(row), work.queries.get() + row * m_head.dim(), work.row.data());
+    }
     for (Index key = 0; key < m_head.keyCount(); key += kTileKeys) {
       m_control.checkpoint();
       const Index count = std::min(kTileKeys, m_head.keyCount() - key);
-      simd.scores(work.queries.get(), m_head.key(key), m_head.keyStride(), count, m_head.dim(), work.tile.get());
-      m_head.applyDenseMask(work.queryRows, key, {}, count, work.tile.get());
-      simd.toRows(work.tile.get(), count, work.scores.get() + key, work.stride);
+      for (Index row = 0; row < last - first; row += lanes) {
+        simd.scores(work.queries.get() + row * m_head.dim(), m_head.key(key), m_head.keyStride(), count, m_head.dim(),
+                    work.tile.get());
+        m_head.applyDenseMask(panelRows(row), key, {}, count, work.tile.get());
+        simd.toRows(work.tile.get(), count, work.scores.get() + row * work.stride + key, work.stride);
+      }
     }
   }
 
@@ -125,12 +153,13 @@ AttendResult attendTopRows(const CpuHead& head, std::span<const Index> rows, std
   AttendResult result = emptyAttendResult(head.input(), rows.size());
   result.threshold.assign(rows.size(), std::numeric_limits<float>::infinity());
 
+  const PanelLoop loop(head, rows, executor, control);
   ScratchPool<RowWork> pool([&] {
-    auto work = std::make_unique<RowWork>(head);
+    auto work = loop.makeWork();
     work->out = AlignedFloats(lanes * values.stride);
     return work;
   });
-  PanelLoop(head, rows, executor, control).run(pool, 0, 1, [&](RowWork& work) {
+  loop.run(pool, 0, 1, [&](RowWork& work) {
     std::array<TopCut, kMaxLanes> cuts{};
     std::array<Index, kMaxLanes> tiesLeft{};
     alignas(kAlignment) std::array<float, kMaxLanes> reference{};
@@ -155,7 +184,7 @@ AttendResult attendTopRows(const CpuHead& head, std::span<const Index> rows, std
       bool any = false;
       for (std::size_t lane = 0; lane < work.listed.size(); ++lane) {
         if (cuts[lane].ties == 0) continue;
-        const float* const scores = work.scores.get() + static_cast<Index>(lane) * work.stride + key;
+        const float* const scores = work.base + static_cast<Index>(lane) * work.stride + key;
         Index kept = 0;
         for (Index n = 0; n < count; ++n) {
           const float score = scores[n] + 0.0F;
@@ -196,8 +225,9 @@ RowStats rowStatistics(const CpuHead& head, std::span<const Index> rows, double 
   stats.entropyBits.assign(rows.size(), kNan);
   stats.top1.assign(rows.size(), kNan);
   stats.keysForMass.assign(rows.size(), 0);
-  ScratchPool<RowWork> pool([&] { return std::make_unique<RowWork>(head); });
-  PanelLoop(head, rows, executor, control).run(pool, 0, 1, [&](RowWork& work) {
+  const PanelLoop loop(head, rows, executor, control);
+  ScratchPool<RowWork> pool([&] { return loop.makeWork(); });
+  loop.run(pool, 0, 1, [&](RowWork& work) {
     for (std::size_t lane = 0; lane < work.listed.size(); ++lane) {
       control.checkpoint();
       const auto listed = at(work.listed[lane]);
@@ -229,7 +259,7 @@ GlobalTop globalTopRows(const CpuHead& head, std::span<const Index> rows, Index 
 
   const PanelLoop loop(head, rows, executor, control);
   ScratchPool<RowWork> pool([&] {
-    auto work = std::make_unique<RowWork>(head);
+    auto work = loop.makeWork();
     work->histogram.assign(kBuckets, 0);
     return work;
   });

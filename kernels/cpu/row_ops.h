@@ -3,8 +3,8 @@
 
 #include "cpu/cpu_head.h"
 
-/// Operations that need a whole row of scores at once: selection and order statistics. They hold the rows of one panel
-/// per thread (lanes x keys floats).
+/// Operations that need a whole row of scores at once: selection and order statistics. They hold the rows of a few
+/// panels per thread: 16 MiB, or one panel's where that is more (16 to 32 rows x keys floats).
 namespace sparsight::cpu {
 
 [[nodiscard]] AttendResult attendTopRows(const CpuHead& head, std::span<const Index> rows,

@@ -17,13 +17,14 @@ struct Level {
   }
 };
 constexpr std::array<Level, 3> kTopLevels{{{21, 11}, {10, 11}, {0, 10}}};
-// Weights are positive, so their bits are ordered as they are and the sign bit is 0.
-constexpr std::array<Level, 3> kMassLevels{{{19, 12}, {8, 11}, {0, 8}}};
+// Weights are positive, so their bits are ordered as they are and the sign bit is 0. Weights up to 1 use 1,016 buckets
+// of the first level: 16 KiB, half of L1.
+constexpr std::array<Level, 3> kMassLevels{{{20, 11}, {9, 11}, {0, 9}}};
 constexpr std::size_t kSortBelow = 256;
 
 }  // namespace
 
-Selector::Selector() : m_buckets(1U << 12U), m_counts(1U << 11U) {}
+Selector::Selector() : m_buckets(1U << 11U), m_counts(1U << 11U) {}
 
 TopCut Selector::top(std::span<const float> row, Index count) {
   const std::uint32_t nothing = orderedBits(-std::numeric_limits<float>::infinity());

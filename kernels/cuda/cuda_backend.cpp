@@ -179,6 +179,7 @@ class CudaBackend final : public Backend {
                   fmt::format("cuda: head_dim {} is above {}; use the CPU", in.q.cols, kLargestHeadDim));
     }
     auto head = std::make_shared<CudaHead>(in, std::move(keepAlive));
+    const Drain drain(m_stream);
     const bool sameTypes = in.q.dtype == in.k.dtype && (in.v.data == nullptr || in.v.dtype == in.q.dtype);
     head->dtype = sameTypes ? in.q.dtype : DType::F32;
     head->depth = paddedCols(in.q.cols);
@@ -286,6 +287,18 @@ class CudaBackend final : public Backend {
     check(cudaMemcpyAsync(out.data(), from, out.size() * sizeof(T), cudaMemcpyDeviceToHost, m_stream.get()), what);
   }
 
+  // An operation that ends early (stopped, failed) leaves nothing running that reads a head its owner may now free.
+  class Drain {
+   public:
+    explicit Drain(const Stream& stream) : m_drained(stream.get()) {}
+    ~Drain() { static_cast<void>(cudaStreamSynchronize(m_drained)); }
+    Drain(const Drain&) = delete;
+    Drain& operator=(const Drain&) = delete;
+
+   private:
+    cudaStream_t m_drained;
+  };
+
   // At most two launches in flight: the GPU never idles, and a stop waits for little.
   void paceLaunches(Index launch, const char* what) {
     check(cudaEventRecord(m_inFlight[at(launch % 2)], m_stream.get()), what);
@@ -328,6 +341,7 @@ class CudaBackend final : public Backend {
 Pooled CudaBackend::pool(const CudaHead& head, Interval region, std::span<const Index> rowBounds,
                          std::span<const Index> colBounds, std::span<const float> givenLse, const Control& control) {
   const AttentionIn& in = head.input();
+  const Drain drain(m_stream);
   const bool wantCells = !rowBounds.empty();
   const Index rows = region.last - region.first;
   const Index cellRows = wantCells ? static_cast<Index>(rowBounds.size()) - 1 : 0;
@@ -457,6 +471,7 @@ AttendResult CudaBackend::attend(const PreparedHead& prepared, std::span<const I
   detail::checkRows(in, rows);
   detail::checkKeep(in, rows, keep);
   start();
+  const Drain drain(m_stream);
   const bool hasValues = in.v.data != nullptr;
   const Index valueDim = hasValues ? in.v.cols : 0;
   if (valueDim > kLargestValueDim) {

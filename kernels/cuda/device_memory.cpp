@@ -37,10 +37,6 @@ bool isSticky(cudaError_t status) noexcept {
     case cudaErrorECCUncorrectable:
     case cudaErrorNvlinkUncorrectable:
     case cudaErrorContained:
-    case cudaErrorMpsConnectionFailed:
-    case cudaErrorMpsServerNotReady:
-    case cudaErrorDevicesUnavailable:
-    case cudaErrorSystemNotReady:
     case cudaErrorContextIsDestroyed:
       return true;
     default:

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <QColor>
+#include <QElapsedTimer>
+#include <QPointF>
+#include <QTimer>
+#include <QWidget>
+#include <atomic>
+#include <list>
+#include <map>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "sparsight/core/attention_map.h"
+#include "sparsight/core/job.h"
+#include "ui/canvas/axis.h"
+#include "ui/canvas/color_bar.h"
+#include "ui/canvas/map_surface.h"
+#include "ui/canvas/plan_overlay.h"
+
+namespace sparsight {
+
+/// The visible part of a map, in tokens of its order.
+struct MapViewport {
+  double row0 = 0, col0 = 0, rows = 0, cols = 0;
+  friend bool operator==(const MapViewport&, const MapViewport&) = default;
+};
+
+/// A quantity per query row, drawn beside the map: what a method keeps, what mass it loses.
+struct RowStrip {
+  QString label;        ///< short: "kept", "lost"
+  QString description;  ///< tooltip
+  QColor color;
+  std::vector<float> values;  ///< [rows] in the map's order; NaN: unknown
+};
+
+/// One token pair under the cursor or picked.
+struct CanvasReadout {
+  Index row = -1, col = -1;  ///< positions in the map's order; -1: none
+  bool exact = false, valid = true;
+  std::optional<double> probability, logit;
+  std::optional<bool> kept;
+};
+
+/// Pan and zoom over an AttentionMap of any size: tiles on demand, coarser ones in their place until they come, with
+/// axes, minimap, colour bar, row strips and readout. Row = query (down), column = key (right), origin top left. GUI
+/// thread only; all computing is done by jobs.
+class TileCanvas : public QWidget, private SceneSource {
+  Q_OBJECT
+ public:
+  explicit TileCanvas(JobQueue& jobs, QWidget* parent = nullptr, std::optional<Renderer> renderer = std::nullopt);
+  ~TileCanvas() override;
+
+  /// Shows a map (computing what it lacks), or nothing. keepView: same place in the new map where the sizes agree.
+  void setMap(std::shared_ptr<AttentionMap> map, AxisSpec queries = {}, AxisSpec keys = {}, bool keepView = true);
+  [[nodiscard]] const std::shared_ptr<AttentionMap>& map() const noexcept { return m_map; }
+  /// Shown instead of a map: what would be here and why it is not.
+  void setMessage(const QString& title, const QString& text = {});
+  void setOverlay(std::shared_ptr<const PlanOverlay> overlay);
+  void setStrips(std::vector<RowStrip> strips);
+  void setColors(const ColorSettings& colors);
+  [[nodiscard]] const ColorSettings& colors() const noexcept { return m_colors; }
+  void setReduce(Reduce reduce);
+  [[nodiscard]] Reduce reduce() const noexcept { return m_reduce; }
+  void setMinimapShown(bool shown);
+  [[nodiscard]] bool minimapShown() const noexcept { return m_minimap; }
+  void setGridShown(bool shown);
+  [[nodiscard]] bool gridShown() const noexcept { return m_grid; }
+  void setAspectLocked(bool locked);
+  [[nodiscard]] bool aspectLocked() const noexcept { return m_aspect; }
+  /// Memory for tiles, shared by values, codes and kept shares.
+  void setTileLimit(Index bytes);
+  [[nodiscard]] Index tileBytes() const noexcept { return m_cacheBytes; }
+  [[nodiscard]] Index tileLimit() const noexcept { return m_cacheLimit; }
+  [[nodiscard]] QString rendererDescription() const { return m_surface->description(); }
+
+  [[nodiscard]] const MapViewport& viewport() const noexcept { return m_view; }
+  /// Clamped to the map and to the deepest zoom. `remember`: an entry of the zoom history.
+  void setViewport(MapViewport viewport, bool remember = false);
+  void fitAll();
+  void zoomBack();
+  void zoomForward();
+  /// Limits from the values of the whole map: 2nd to 99.8th percentile, rounded outwards to half decades.
+  void fitRange();
+  void resetRange();
+  /// Switches the scale and fits the range to it.
+  void setScale(ValueScale scale);
+
+  /// Picks a pair by position and scrolls it into view.
+  void setPicked(Index row, Index col);
+  [[nodiscard]] const CanvasReadout& readout() const noexcept { return m_readout; }
+  [[nodiscard]] QString readoutText() const;
+  /// Level whose cells are painted when all tiles are there.
+  [[nodiscard]] int targetLevel() const;
+  /// True when what is painted is final and no job of this canvas is under way.
+  [[nodiscard]] bool isSettled() const;
+  [[nodiscard]] bool isApproximate() const;
+  /// Where the map is painted, in this widget; and the token position under a point of it.
+  [[nodiscard]] QRect plotRect() const noexcept { return m_plot; }
+  [[nodiscard]] QPointF tokenAt(const QPointF& widgetPosition) const;
+  [[nodiscard]] QRectF cellRect(Index row, Index col) const;  ///< of one token pair, in widget coordinates
+  [[nodiscard]] const MapScene& currentScene();
+  [[nodiscard]] ColorBar& colorBar() noexcept { return *m_bar; }
+  [[nodiscard]] QRect minimapRect() const;  ///< in the plot; empty when not shown
+
+ Q_SIGNALS:
+  void picked(sparsight::Index row, sparsight::Index col);  ///< by the user, positions in the map's order
+  void colorsChanged();
+  void reduceChanged();
+  void optionsChanged();                            ///< minimap, grid, aspect, viewport
+  void navigate(int steps, int layers, int heads);  ///< keys that move the shared selection
+  void readoutChanged(const QString& text);
+  void levelsChanged();  ///< the whole map is there, approximate first, then exact
+  void settled();
+
+ protected:
+  void paintEvent(QPaintEvent* event) override;
+  void resizeEvent(QResizeEvent* event) override;
+  void changeEvent(QEvent* event) override;
+  bool event(QEvent* event) override;
+  void wheelEvent(QWheelEvent* event) override;
+  void mousePressEvent(QMouseEvent* event) override;
+  void mouseMoveEvent(QMouseEvent* event) override;
+  void mouseReleaseEvent(QMouseEvent* event) override;
+  void mouseDoubleClickEvent(QMouseEvent* event) override;
+  void leaveEvent(QEvent* event) override;
+  void keyPressEvent(QKeyEvent* event) override;
+
+ private:
+  /// The levels kept in memory by the map, coded for painting.
+  struct CodedLevels {
+    bool approximate = true;
+    std::map<TileKey, std::shared_ptr<const MapTile>> tiles;
+    std::shared_ptr<const CodeHistogram> histogram[2];  // by Reduce
+  };
+  struct KnownMap {
+    std::weak_ptr<AttentionMap> map;
+    std::uint64_t serial = 0;
+    std::shared_ptr<const CodedLevels> levels;
+  };
+  struct CacheKey {
+    std::uint64_t serial = 0;  // map, or overlay for kept shares
+    TileKey tile;
+    bool mask = false;
+    auto operator<=>(const CacheKey&) const = default;
+  };
+  struct CacheEntry {
+    std::shared_ptr<const MapTile> tile;
+    std::shared_ptr<const KeptMask> mask;
+    Index bytes = 0;
+    std::list<CacheKey>::iterator use;
+  };
+  enum class Drag : std::uint8_t { None, Pan, Box, Pick, Minimap };
+
+  // SceneSource
+  [[nodiscard]] MapScene scene(const QSize& devicePixels) override;
+  void paintDecorations(QPainter& painter, const QSize& size) override;
+
+  // Jobs and cache.
+  void startMap();
+  static std::shared_ptr<const CodedLevels> codeLevels(const AttentionMap& map, const Control& control);
+  void receiveLevels(const std::shared_ptr<AttentionMap>& map, std::shared_ptr<const CodedLevels> levels);
+  void showError(const QString& text);
+  void requestTile(const TileKey& key, int priority);
+  void requestMask(const std::shared_ptr<const MapTile>& tile, int priority);
+  void store(const CacheKey& key, CacheEntry entry);
+  [[nodiscard]] std::shared_ptr<const MapTile> findTile(const TileKey& key);
+  [[nodiscard]] std::shared_ptr<const KeptMask> findMask(const TileKey& key);
+  void invalidateScene();
+  void rebuildScene(const QSize& devicePixels);
+  void checkSettled();
+  void updateLut();
+  void updateBar();
+
+  // Geometry.
+  void layoutParts();
+  [[nodiscard]] QSize surfacePixels() const;
+  [[nodiscard]] MapViewport clamped(MapViewport viewport) const;
+  void zoomAt(const QPointF& widgetPosition, double factorX, double factorY);
+  void pushHistory(bool merge);
+  [[nodiscard]] MapViewport bandViewport(Index row, Index col) const;
+
+  // Readout.
+  void hoverAt(const QPointF& widgetPosition);
+  void updateReadout(Index row, Index col);
+  void requestReadout();
+  void pickAt(const QPointF& widgetPosition);
+  void movePicked(Index rows, Index cols);
+
+  // Painting.
+  void paintAxes(QPainter& painter);
+  void paintStrips(QPainter& painter);
+  void paintReadout(QPainter& painter);
+  void paintLines(QPainter& painter);
+  void paintNumbers(QPainter& painter);
+  void paintPicked(QPainter& painter);
+  void paintMinimap(QPainter& painter);
+  void paintBadge(QPainter& painter);
+  [[nodiscard]] std::vector<std::pair<QString, bool>> readoutPieces() const;
+
+  JobQueue& m_jobs;
+  std::string m_tag;
+  std::unique_ptr<MapSurface> m_surface;  // its widget is a child
+  ColorBar* m_bar = nullptr;
+
+  std::shared_ptr<AttentionMap> m_map;
+  std::list<KnownMap> m_known;  // most recent first
+  std::uint64_t m_serial = 0, m_nextSerial = 1;
+  std::shared_ptr<const CodedLevels> m_levels;
+  AxisSpec m_queries, m_keys;
+  QString m_messageTitle, m_message, m_error;
+  std::shared_ptr<const PlanOverlay> m_overlay;
+  std::uint64_t m_overlaySerial = 0;
+  std::vector<RowStrip> m_strips;
+  ColorSettings m_colors;
+  std::shared_ptr<const ColorLut> m_lut;
+  Reduce m_reduce = Reduce::Max;
+  bool m_minimap = true, m_grid = true, m_aspect = true;
+
+  std::map<CacheKey, CacheEntry> m_cache;
+  std::list<CacheKey> m_uses;
+  Index m_cacheBytes = 0, m_cacheLimit = Index{256} << 20;
+  std::map<TileKey, JobHandle> m_pendingTiles, m_pendingMasks;
+  JobHandle m_previewJob, m_buildJob, m_readoutJob;
+  bool m_building = false, m_previewing = false, m_readoutPending = false;
+  std::shared_ptr<std::atomic<float>> m_progress;
+  QTimer m_progressTimer, m_sceneTimer, m_restTimer;
+  MapScene m_scene;
+  std::uint64_t m_sceneVersion = 0;
+  bool m_sceneDirty = true, m_missing = false;
+  bool m_wasSettled = false;
+
+  MapViewport m_view;
+  std::vector<MapViewport> m_back, m_forward;
+  QElapsedTimer m_historyClock;
+  QRect m_plot;
+  int m_axisLeft = 0, m_axisTop = 0;
+  QRect m_stripArea;
+  double m_wheelRest = 0;
+
+  Drag m_drag = Drag::None;
+  bool m_moved = false;
+  QPointF m_pressed, m_last;
+  MapViewport m_dragStart;
+  CanvasReadout m_readout;
+  Index m_pickedRow = -1, m_pickedCol = -1;
+  QImage m_minimapImage;
+  std::tuple<const void*, std::uint64_t, Reduce, QSize> m_minimapKey;
+};
+
+}  // namespace sparsight

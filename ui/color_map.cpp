@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ui/color_map.h"
+
+#include <QCoreApplication>
+#include <atomic>
+
+#include "ui/theme.h"
+
+namespace sparsight {
+namespace {
+
+QRgb opaque(Rgb c) { return qRgb(c.r, c.g, c.b); }
+
+/// Skipped: the colour's own grey, pulled most of the way to the background. What remains is enough to see that there
+/// was mass, and cannot be taken for a kept colour in either theme.
+QRgb dimmedColor(QRgb color, const Theme& theme) {
+  constexpr int kGreyPercent = 30;
+  const int grey = qGray(color);
+  const QColor back = theme.dark ? theme.noData : theme.noData;
+  const auto mix = [grey](int background) { return (grey * kGreyPercent + background * (100 - kGreyPercent)) / 100; };
+  return qRgb(mix(back.red()), mix(back.green()), mix(back.blue()));
+}
+
+}  // namespace
+
+ColorLut::ColorLut(const ColorSettings& settings, const Theme& theme) : m_settings(settings) {
+  static std::atomic<std::uint64_t> counter{0};
+  m_version = ++counter;
+  const QColor none = theme.noData;
+  const auto byte = [](int v) { return static_cast<std::uint8_t>(v); };
+  const auto table = extendedTable(settings.palette, {byte(none.red()), byte(none.green()), byte(none.blue())});
+  m_colors.resize(kValueCodes);
+  m_dimmed.resize(kValueCodes);
+  for (int code = 0; code < kValueCodes; ++code) {
+    const auto i = static_cast<std::size_t>(code);
+    if (code == kCodeNaN) {
+      m_colors[i] = m_dimmed[i] = qRgba(0, 0, 0, 0);
+      continue;
+    }
+    const int entry = paletteEntry(decodeValue(static_cast<ValueCode>(code)), settings.range);
+    m_colors[i] = opaque(table[static_cast<std::size_t>(entry)]);
+    m_dimmed[i] = dimmedColor(m_colors[i], theme);
+  }
+}
+
+QString paletteTitle(Palette palette) {
+  switch (palette) {
+    case Palette::Viridis:
+      return QStringLiteral("Viridis");
+    case Palette::Magma:
+      return QStringLiteral("Magma");
+    case Palette::Inferno:
+      return QStringLiteral("Inferno");
+    case Palette::Cividis:
+      return QStringLiteral("Cividis");
+    case Palette::Grey:
+      return QCoreApplication::translate("Palette", "Grey");
+    case Palette::Diverging:
+    case Palette::DivergingDark:
+      return QCoreApplication::translate("Palette", "Diverging");
+  }
+  return {};
+}
+
+const std::vector<Palette>& sequentialPalettes() {
+  static const std::vector<Palette> all{Palette::Viridis, Palette::Magma, Palette::Inferno, Palette::Cividis,
+                                        Palette::Grey};
+  return all;
+}
+
+Palette defaultPalette(bool dark) { return dark ? Palette::Magma : Palette::Viridis; }
+
+QString powerOfTen(int exponent) {
+  if (exponent == 0) return QStringLiteral("1");
+  static const QString digits = QStringLiteral("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079");
+  QString out = QStringLiteral("10");
+  if (exponent < 0) out += QChar(0x207b);
+  const QString plain = QString::number(std::abs(exponent));
+  for (const QChar c : plain) out += digits.at(c.digitValue());
+  return out;
+}
+
+}  // namespace sparsight

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <QComboBox>
+#include <QLabel>
+#include <QWidget>
+#include <vector>
+
+namespace sparsight {
+
+/// A combo box that says what it chooses: "pooling max".
+class CaptionCombo : public QComboBox {
+  Q_OBJECT
+ public:
+  CaptionCombo(const QString& caption, QWidget* parent = nullptr);
+  [[nodiscard]] QSize sizeHint() const override;
+  [[nodiscard]] QSize minimumSizeHint() const override { return sizeHint(); }
+  /// Selects by data without telling anybody; false when there is no such entry.
+  bool select(const QVariant& key);
+
+ protected:
+  void paintEvent(QPaintEvent* event) override;
+
+ private:
+  QString m_caption;
+};
+
+/// Title and controls in one row that wraps when the dock is narrow.
+class MapHeader : public QWidget {
+  Q_OBJECT
+ public:
+  explicit MapHeader(QWidget* parent = nullptr);
+  void setTitle(const QString& title);
+  void addControl(QWidget* control);
+
+ protected:
+  void resizeEvent(QResizeEvent* event) override;
+  bool event(QEvent* event) override;
+
+ private:
+  void arrange();
+  QLabel* m_title;
+  std::vector<QWidget*> m_controls;
+};
+
+}  // namespace sparsight
