@@ -57,7 +57,7 @@ class ProfileCli : public testing::Test {
   void write(const std::string& name, const std::string& text) const {
     std::ofstream(m_folder / name, std::ios::binary) << text;
   }
-  [[nodiscard]] std::filesystem::path trace(std::uint64_t seed) const {
+  void trace(std::uint64_t seed) const {
     SynthSpec spec;
     spec.frames = 2;
     spec.height = 4;
@@ -71,7 +71,6 @@ class ProfileCli : public testing::Test {
     const auto path = m_folder / fmt::format("t{}.h5", seed);
     Executor executor(1);
     if (!std::filesystem::exists(path)) writeSyntheticTrace(path, spec, executor, {});
-    return path;
   }
   std::filesystem::path m_folder;
 };

@@ -221,13 +221,13 @@ TEST_F(Profiling, ReportsHeadsUpToTheEnd) {
 TEST_F(Profiling, RefusesTracesThatDoNotBelongTogether) {
   EXPECT_THAT(errorOf(
                   [&] {
-                    profileTraces(requestOf({trace(0), trace(0, 3)}), m_backend, {});
+                    return profileTraces(requestOf({trace(0), trace(0, 3)}), m_backend, {});
                   },
                   ErrorCode::InvalidArgument),
               HasSubstr("3 layers"));
   EXPECT_THAT(errorOf(
                   [&] {
-                    profileTraces(requestOf({trace(0), trace(0)}), m_backend, {});
+                    return profileTraces(requestOf({trace(0), trace(0)}), m_backend, {});
                   },
                   ErrorCode::InvalidArgument),
               HasSubstr("same trace"));
