@@ -128,7 +128,7 @@ void BudgetCurve::rebuild() {
     if (has) top = std::max(top, layers[i].max);
     if (had) top = std::max(top, saved[i].mean);
   }
-  Axis y = percentAxis(top);
+  Axis y = percentAxis(top, height());
   // The scale must not shrink under a running drag, or the point would run away from the pointer.
   if (m_drag != Drag::None && y.max < yAxis().max) y = yAxis();
   setAxes(indexAxis(static_cast<int>(layers.size()), QStringLiteral("L"), std::max(4, width() / 64)), y);
@@ -164,7 +164,20 @@ void BudgetCurve::paintOverlay(QPainter& painter) {
     painter.drawLine(QPointF(area.left(), y), QPointF(area.right(), y));
     const QString text = tr("target %1 %").arg(budget::percentDigits(*m_target));
     QRectF label(0, 0, metrics.horizontalAdvance(text) + 8, metrics.height() + 2);
-    label.moveTopRight({area.right(), y - label.height() / 2});
+    // Where the curve is farthest from the line, so that neither hides the other.
+    double best = -1;
+    for (int i = 0; i <= 4; ++i) {
+      const double left = area.left() + (area.width() - label.width()) * i / 4;
+      double gap = area.height();
+      for (std::size_t l = 0; l < layers.size(); ++l) {
+        const QPointF point = pointOf(static_cast<int>(l));
+        if (point.x() > left - 8 && point.x() < left + label.width() + 8) gap = std::min(gap, std::abs(point.y() - y));
+      }
+      if (gap > best) {
+        best = gap;
+        label.moveTopLeft({left, y - label.height() / 2});
+      }
+    }
     painter.fillRect(label, theme.panel);
     painter.setPen(theme.warning);
     painter.drawText(label, Qt::AlignCenter, text);
@@ -389,9 +402,9 @@ void BudgetCurve::dragPoints(QPointF position, Qt::KeyboardModifiers modifiers) 
   const double perPixel = (yAxis().max - yAxis().min) / std::max(1.0, plotArea().height());
   double delta = (m_press.y() - position.y()) * perPixel;
   if (modifiers.testFlag(Qt::ShiftModifier)) delta *= 0.1;
-  if (modifiers.testFlag(Qt::ControlModifier)) {
-    delta = std::round((start->second + delta) * 100) / 100 - start->second;
-  }
+  // Round numbers for the point under the pointer: tenths of a percent, hundredths when fine, whole ones with Ctrl.
+  const double grid = modifiers.testFlag(Qt::ControlModifier) ? 100 : modifiers.testFlag(Qt::ShiftModifier) ? 1e4 : 1e3;
+  if (delta != 0) delta = std::round((start->second + delta) * grid) / grid - start->second;
   double middle = 0;
   for (const auto& [layer, mean] : m_startMeans) middle += mean;
   middle /= static_cast<double>(m_startMeans.size());

@@ -129,7 +129,7 @@ class TestBudgetEditor : public QObject {
     const double coarse = mean(12) - before;
     m_session->profile().undoStack().undo();
     drag(point(12), point(12) - QPoint(0, 40), Qt::LeftButton, Qt::ShiftModifier);
-    QVERIFY(std::abs((mean(12) - before) - coarse * 0.1) < coarse * 0.02);
+    QVERIFY(std::abs((mean(12) - before) - coarse * 0.1) < 0.001);
     m_session->profile().undoStack().undo();
     drag(point(12), point(12) - QPoint(0, 40), Qt::LeftButton, Qt::ControlModifier);
     QVERIFY(std::abs(mean(12) * 100 - std::round(mean(12) * 100)) < 0.006);
