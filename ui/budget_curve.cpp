@@ -158,6 +158,34 @@ void BudgetCurve::paintOverlay(QPainter& painter) {
   painter.setFont(fonts::secondary());
   const QFontMetricsF metrics(fonts::secondary());
 
+  // Named where they are drawn instead of in a legend.
+  {
+    const int steps = m_model.scope().step ? 1 : profile.steps(), heads = m_model.scope().head ? 1 : profile.heads();
+    QString band;
+    if (steps > 1 && heads > 1) band = tr("band: min\u2013max over %1 steps x %2 heads").arg(steps).arg(heads);
+    if (steps > 1 && heads == 1) band = tr("band: min\u2013max over %1 steps").arg(steps);
+    if (steps == 1 && heads > 1) band = tr("band: min\u2013max over %1 heads").arg(heads);
+    painter.setPen(theme.secondary);
+    painter.drawText(area.adjusted(0, 2, -6, 0), Qt::AlignRight | Qt::AlignTop, band);
+    double widest = 0.02;
+    int ghost = -1;
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+      const ProfileSummary& saved = m_model.savedLayers()[i];
+      if (saved.count == 0 || layers[i].count == 0) continue;
+      const double gap = std::abs(saved.mean - layers[i].mean);
+      if (gap > widest) {
+        widest = gap;
+        ghost = static_cast<int>(i);
+      }
+    }
+    if (ghost >= 0) {
+      const double saved = m_model.savedLayers()[static_cast<std::size_t>(ghost)].mean;
+      const QPointF at = toPixel({static_cast<double>(ghost), saved});
+      const bool below = saved < layers[static_cast<std::size_t>(ghost)].mean;
+      const double y = std::min(at.y() + (below ? metrics.ascent() + 2 : -4), area.bottom() - 2);
+      painter.drawText(QPointF(at.x() - metrics.horizontalAdvance(tr("saved")) / 2, y), tr("saved"));
+    }
+  }
   if (m_target) {
     const double y = toPixel({0, *m_target}).y();
     painter.setPen(QPen(theme.warning, 1, Qt::DashLine));
@@ -171,14 +199,14 @@ void BudgetCurve::paintOverlay(QPainter& painter) {
       double gap = area.height();
       for (std::size_t l = 0; l < layers.size(); ++l) {
         const QPointF point = pointOf(static_cast<int>(l));
-        if (point.x() > left - 8 && point.x() < left + label.width() + 8) gap = std::min(gap, std::abs(point.y() - y));
+        if (point.x() > left - 8 && point.x() < left + label.width() + 8)
+          gap = std::min(gap, std::abs(point.y() - y + 6));
       }
       if (gap > best) {
         best = gap;
-        label.moveTopLeft({left, y - label.height() / 2});
+        label.moveTopLeft({left, y - label.height()});
       }
     }
-    painter.fillRect(label, theme.panel);
     painter.setPen(theme.warning);
     painter.drawText(label, Qt::AlignCenter, text);
   }
