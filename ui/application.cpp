@@ -28,7 +28,7 @@ namespace {
 constexpr int kUsage = 2, kInput = 3, kDevice = 4, kInternal = 5;
 
 constexpr const char* kHelp =
-    R"(Usage: sparsight [FILE ...] [--step S --layer L --head H] [--view ID] [--session FILE]
+    R"(Usage: sparsight [FILE ... | --demo] [--step S --layer L --head H] [--view ID] [--session FILE]
        sparsight render FILE --view map|grid|profile|classes|curves --out F.png|F.svg|F.pdf [options]
        sparsight --self-test
 
@@ -36,6 +36,7 @@ Opens traces (.h5) and budget profiles (.csv, .json) in the workbench; without a
 
   --step S, --layer L, --head H   what to select (0-based; step index 10 is the 11th step)
   --view ID                       the view to bring to the front: map, heads, heatmap, method, budget, jobs
+  --demo                          open the bundled demo (generated once into the cache directory)
   --session FILE                  restore this session and write it back on exit
   --self-test                     open every view on the demo with both painters, print devices, exit 0 if each painted
   --version, --help
@@ -88,6 +89,7 @@ int runWindow(int argc, char** argv) {
   for (const char* name : {"step", "layer", "head"}) option(name, "N");
   option("view", "ID");
   option("session", "FILE");
+  parser.addOption(QCommandLineOption{QStringLiteral("demo")});
   if (!parser.parse(QApplication::arguments())) return fail(kUsage, parser.errorText());
   QJsonObject selection;
   for (const char* name : {"step", "layer", "head"}) {
@@ -129,7 +131,8 @@ int runWindow(int argc, char** argv) {
   window.setSessionFile(sessionFile);
   window.show();
   window.offerRecovery();
-  if (files.isEmpty() && (settings.restoreSession || parser.isSet(QStringLiteral("session")))) {
+  const bool demo = files.isEmpty() && parser.isSet(QStringLiteral("demo"));
+  if (!demo && files.isEmpty() && (settings.restoreSession || parser.isSet(QStringLiteral("session")))) {
     QFile stored(sessionFile);
     if (stored.open(QIODevice::ReadOnly))
       window.restoreSession(QJsonDocument::fromJson(stored.readAll()).object());
@@ -138,6 +141,7 @@ int runWindow(int argc, char** argv) {
   }
   if (!selection.isEmpty()) window.setPendingSelection(selection);
   window.openFiles(files);
+  if (demo) session.openDemo();
   if (!wantedView.isEmpty())
     QObject::connect(&session, &Session::fileOpened, &window, [&window, wantedView] {
       QTimer::singleShot(0, &window, [&window, wantedView] { window.showView(wantedView); });
