@@ -46,7 +46,7 @@ void HeatCurve::rebuild() {
   band.lower = m_values.min;
   band.upper = m_values.max;
   setAxes(indexAxis(static_cast<int>(m_values.mean.size()), m_values.prefix, std::max(3, width() / 56)),
-          percentAxis(top, height()));
+          percentAxis(std::min(1.0, top * 1.18), height()));  // room above the curve for the title
   setBand(band);
   setLines({line});
 }
