@@ -128,7 +128,7 @@ void BudgetCurve::rebuild() {
     if (has) top = std::max(top, layers[i].max);
     if (had) top = std::max(top, saved[i].mean);
   }
-  Axis y = percentAxis(top);
+  Axis y = percentAxis(top, height());
   // The scale must not shrink under a running drag, or the point would run away from the pointer.
   if (m_drag != Drag::None && y.max < yAxis().max) y = yAxis();
   setAxes(indexAxis(static_cast<int>(layers.size()), QStringLiteral("L"), std::max(4, width() / 64)), y);
@@ -158,14 +158,55 @@ void BudgetCurve::paintOverlay(QPainter& painter) {
   painter.setFont(fonts::secondary());
   const QFontMetricsF metrics(fonts::secondary());
 
+  // Named where they are drawn instead of in a legend.
+  {
+    const int steps = m_model.scope().step ? 1 : profile.steps(), heads = m_model.scope().head ? 1 : profile.heads();
+    QString band;
+    if (steps > 1 && heads > 1) band = tr("band: min\u2013max over %1 steps x %2 heads").arg(steps).arg(heads);
+    if (steps > 1 && heads == 1) band = tr("band: min\u2013max over %1 steps").arg(steps);
+    if (steps == 1 && heads > 1) band = tr("band: min\u2013max over %1 heads").arg(heads);
+    painter.setPen(theme.secondary);
+    painter.drawText(area.adjusted(0, 2, -6, 0), Qt::AlignRight | Qt::AlignTop, band);
+    double widest = 0.02;
+    int ghost = -1;
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+      const ProfileSummary& saved = m_model.savedLayers()[i];
+      if (saved.count == 0 || layers[i].count == 0) continue;
+      const double gap = std::abs(saved.mean - layers[i].mean);
+      if (gap > widest) {
+        widest = gap;
+        ghost = static_cast<int>(i);
+      }
+    }
+    if (ghost >= 0) {
+      const double saved = m_model.savedLayers()[static_cast<std::size_t>(ghost)].mean;
+      const QPointF at = toPixel({static_cast<double>(ghost), saved});
+      const bool below = saved < layers[static_cast<std::size_t>(ghost)].mean;
+      const double y = std::min(at.y() + (below ? metrics.ascent() + 2 : -4), area.bottom() - 2);
+      painter.drawText(QPointF(at.x() - metrics.horizontalAdvance(tr("saved")) / 2, y), tr("saved"));
+    }
+  }
   if (m_target) {
     const double y = toPixel({0, *m_target}).y();
     painter.setPen(QPen(theme.warning, 1, Qt::DashLine));
     painter.drawLine(QPointF(area.left(), y), QPointF(area.right(), y));
     const QString text = tr("target %1 %").arg(budget::percentDigits(*m_target));
     QRectF label(0, 0, metrics.horizontalAdvance(text) + 8, metrics.height() + 2);
-    label.moveTopRight({area.right(), y - label.height() / 2});
-    painter.fillRect(label, theme.panel);
+    // Where the curve is farthest from the line, so that neither hides the other.
+    double best = -1;
+    for (int i = 0; i <= 4; ++i) {
+      const double left = area.left() + (area.width() - label.width()) * i / 4;
+      double gap = area.height();
+      for (std::size_t l = 0; l < layers.size(); ++l) {
+        const QPointF point = pointOf(static_cast<int>(l));
+        if (point.x() > left - 8 && point.x() < left + label.width() + 8)
+          gap = std::min(gap, std::abs(point.y() - y + 6));
+      }
+      if (gap > best) {
+        best = gap;
+        label.moveTopLeft({left, y - label.height()});
+      }
+    }
     painter.setPen(theme.warning);
     painter.drawText(label, Qt::AlignCenter, text);
   }
@@ -389,9 +430,9 @@ void BudgetCurve::dragPoints(QPointF position, Qt::KeyboardModifiers modifiers) 
   const double perPixel = (yAxis().max - yAxis().min) / std::max(1.0, plotArea().height());
   double delta = (m_press.y() - position.y()) * perPixel;
   if (modifiers.testFlag(Qt::ShiftModifier)) delta *= 0.1;
-  if (modifiers.testFlag(Qt::ControlModifier)) {
-    delta = std::round((start->second + delta) * 100) / 100 - start->second;
-  }
+  // Round numbers for the point under the pointer: tenths of a percent, hundredths when fine, whole ones with Ctrl.
+  const double grid = modifiers.testFlag(Qt::ControlModifier) ? 100 : modifiers.testFlag(Qt::ShiftModifier) ? 1e4 : 1e3;
+  if (delta != 0) delta = std::round((start->second + delta) * grid) / grid - start->second;
   double middle = 0;
   for (const auto& [layer, mean] : m_startMeans) middle += mean;
   middle /= static_cast<double>(m_startMeans.size());

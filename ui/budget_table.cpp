@@ -106,7 +106,7 @@ BudgetTable::BudgetTable(ProfileModel& model, QWidget* parent) : QTableView(pare
   header->setHighlightSections(false);
   header->setStretchLastSection(true);
   header->setMinimumSectionSize(48);
-  constexpr std::array<int, ProfileModel::ColumnCount> kWidths{56, 96, 64, 64, 72, 64, 64};
+  constexpr std::array<int, ProfileModel::ColumnCount> kWidths{52, 96, 60, 60, 68, 64, 48};
   for (int column = 0; column < ProfileModel::ColumnCount; ++column) {
     setColumnWidth(column, kWidths[static_cast<std::size_t>(column)]);
   }

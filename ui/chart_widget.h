@@ -49,8 +49,8 @@ class ChartWidget : public QWidget {
   [[nodiscard]] QPointF toPixel(QPointF value) const;
   [[nodiscard]] QPointF toValue(QPointF pixel) const;
 
-  /// Ticks 0, 20 %, ... for fractions up to max.
-  [[nodiscard]] static Axis percentAxis(double max);
+  /// Ticks 0, 20 %, ... for fractions up to max, as many as a chart of that many pixels has room for.
+  [[nodiscard]] static Axis percentAxis(double max, int height);
   /// Ticks every 1, 2, 5, 10, ... with the prefix, about `wanted` of them; half a unit of margin at both ends.
   [[nodiscard]] static Axis indexAxis(int count, const QString& prefix, int wanted = 12);
 

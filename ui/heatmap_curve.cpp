@@ -45,8 +45,7 @@ void HeatCurve::rebuild() {
   }
   band.lower = m_values.min;
   band.upper = m_values.max;
-  // Room above the curve for the title.
-  setAxes(indexAxis(static_cast<int>(m_values.mean.size()), m_values.prefix, std::max(3, width() / 56)), percentAxis(top));
+  setAxes(indexAxis(static_cast<int>(m_values.mean.size()), m_values.prefix, std::max(3, width() / 56)), percentAxis(top, height()));
   setBand(band);
   setLines({line});
 }

@@ -14,7 +14,7 @@
 namespace sparsight {
 namespace {
 
-constexpr double kBarWidth = 14, kBarGap = 16, kTopTitle = 20, kMaxCell = 34, kGridFrom = 8, kMaxAspect = 2.6;
+constexpr double kBarWidth = 14, kBarGap = 16, kTopTitle = 20, kMaxCell = 34, kGridFrom = 12, kMaxAspect = 2.6;
 
 }  // namespace
 

@@ -42,7 +42,6 @@ const std::vector<std::string> kClassNames{"spatial",   "temporal", "semantic", 
 constexpr int kMinHeadDim = 8;
 constexpr int kObjects = 3;
 constexpr int kRegions = 3;  // of the background
-constexpr int kIdentities = kObjects + kRegions;
 
 // Counter-based random numbers: a value depends on its coordinates only, never on the order or thread of evaluation.
 std::uint64_t mix(std::uint64_t x) noexcept {

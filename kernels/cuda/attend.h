@@ -34,13 +34,16 @@ constexpr std::size_t stageFloats(int width) { return static_cast<std::size_t>(k
 constexpr std::size_t threadCols(int width) { return width > 0 ? static_cast<std::size_t>(width) / 16 : 1; }
 
 template <int kWidth>
+struct ValueStage {
+  float stage[stageFloats(kWidth)];
+};
+
+template <int kWidth>
 struct AttendShared {
   // The stages of q and k are free while V is multiplied; one 16-key stage of V fits into them up to width 256.
   union {
     ScoreShared scores;
-    struct {
-      float stage[stageFloats(kWidth)];
-    } value;
+    ValueStage<kWidth> value;
   };
   float rowScale[kTileRows];
 };

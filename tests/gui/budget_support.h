@@ -11,6 +11,7 @@
 #include <cstdlib>
 
 #include "sparsight/core/profile.h"
+#include "sparsight/core/synth.h"
 #include "ui/session.h"
 #include "ui/theme.h"
 #include "ui/view.h"
@@ -65,6 +66,21 @@ inline void shot(QWidget& widget, const char* name) {
   if (folder.isEmpty()) return;
   QTest::qWait(30);
   widget.grab().save(QDir(QString::fromLocal8Bit(folder)).filePath(QLatin1String(name) + QStringLiteral(".png")));
+}
+
+/// Opens a small synthetic trace: 2 layers x 3 heads x 2 steps.
+inline bool openSmallTrace(Session& session, const QTemporaryDir& dir) {
+  SynthSpec spec;
+  spec.frames = 3;
+  spec.height = 4;
+  spec.width = 6;
+  spec.textTokens = 8;
+  spec.layers = 2;
+  spec.heads = 3;
+  spec.steps = 2;
+  spec.headDim = 16;
+  session.generateTrace(spec, dir.filePath(QStringLiteral("small.h5")));
+  return QTest::qWaitFor([&session] { return session.trace() != nullptr; }, 60000);
 }
 
 /// A published profile, or empty where the data folder is absent.

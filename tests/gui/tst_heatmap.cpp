@@ -202,6 +202,35 @@ class TestHeatmap : public QObject {
     sparsight::test::shot(*m_view, "heatmap_low");
   }
 
+  void resultsOfAMethodAreASource() {
+    QTemporaryDir dir;
+    m_session->profile().close();
+    QVERIFY(sparsight::test::openSmallTrace(*m_session, dir));
+    RunRequest request;
+    request.methodId = "svg";
+    m_session->runMethod(request, QStringLiteral("all"));
+    auto* source = child<QComboBox>("heatmap.source");
+    QTRY_VERIFY_WITH_TIMEOUT(m_session->lastReport(QStringLiteral("svg")) != nullptr, 60000);
+    QTRY_COMPARE(source->count(), 3);  // no profile: only the results
+    const int step = m_session->selectableSteps().back();
+    select(step, 1, 2);
+    const auto id = m_session->headAt(step, m_session->selection().branch, 1, 2);
+    QVERIFY(id.has_value());
+    const HeadResult result = m_session->runs().find(QStringLiteral("svg"), *id);
+    QVERIFY(result != nullptr);
+    source->setCurrentIndex(1);
+    QCOMPARE(m_grid->matrix().quantity, QStringLiteral("kept mass"));
+    QCOMPARE(m_grid->matrix().at(1, 2), result->evaluation.keptMass);
+    QVERIFY(child<QLabel>("heatmap.readout")->text().contains(QStringLiteral("kept mass")));
+    source->setCurrentIndex(0);
+    QCOMPARE(m_grid->matrix().at(1, 2), result->evaluation.keptFraction);
+    sparsight::test::shot(*m_view, "heatmap_results");
+    const QJsonObject state = m_view->saveState();
+    source->setCurrentIndex(2);
+    m_view->restoreState(state);
+    QCOMPARE(source->currentIndex(), 0);
+  }
+
   void worksWithoutAProfile() {
     m_session->profile().close();
     QCoreApplication::processEvents();

@@ -25,6 +25,9 @@ void require(bool ok, const std::string& what) {
   if (!ok) throw std::runtime_error("trace builder: " + what);
 }
 
+// Failures are exceptions here; HDF5 need not print them as well.
+void quiet() { H5Eset_auto2(kDefault, nullptr, nullptr); }
+
 /// Closes any HDF5 id.
 class Id {
  public:
@@ -299,9 +302,11 @@ void buildTrace(const std::filesystem::path& path, const TraceSpec& spec) {
 }
 
 Hdf5Editor::Hdf5Editor(const std::filesystem::path& path) : m_file(H5Fopen(path.c_str(), H5F_ACC_RDWR, kDefault)) {
+  quiet();
   require(m_file >= 0, "cannot open " + path.string());
 }
 Hdf5Editor Hdf5Editor::create(const std::filesystem::path& path) {
+  quiet();
   Hdf5Editor editor;
   const Id access(H5Pcreate(H5P_FILE_ACCESS));
   H5Pset_libver_bounds(access, H5F_LIBVER_EARLIEST, H5F_LIBVER_V110);

@@ -54,6 +54,7 @@ ExportDialog::ExportDialog(Session& session, QWidget* parent) : QDialog(parent),
   form->addRow(tr("Format"), m_format);
 
   auto* pathRow = new QHBoxLayout;
+  pathRow->setSpacing(Theme::kPad);
   m_path = new QLineEdit(this);
   m_path->setObjectName(QStringLiteral("export.path"));
   auto* browseButton = new QPushButton(tr("Browse..."), this);
@@ -107,6 +108,7 @@ ExportDialog::ExportDialog(Session& session, QWidget* parent) : QDialog(parent),
   m_checks->setSelectionMode(QAbstractItemView::NoSelection);
   m_checks->setFocusPolicy(Qt::NoFocus);
   m_checks->setWordWrap(true);
+  m_checks->setIconSize(QSize(16, 16));
   m_checks->setMinimumHeight(110);
   layout->addWidget(m_checks, 1);
   m_load = new QLabel(this);
@@ -120,6 +122,7 @@ ExportDialog::ExportDialog(Session& session, QWidget* parent) : QDialog(parent),
   m_state->setWordWrap(true);
   layout->addWidget(m_state);
   auto* buttons = new QDialogButtonBox(QDialogButtonBox::Cancel, this);
+  buttons->button(QDialogButtonBox::Cancel)->setIcon(QIcon());  // the only icon of the row would be on the wrong button
   m_export = buttons->addButton(tr("Export"), QDialogButtonBox::AcceptRole);
   m_export->setObjectName(QStringLiteral("export.go"));
   m_export->setDefault(true);

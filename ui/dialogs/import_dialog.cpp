@@ -53,7 +53,6 @@ ImportDialog::ImportDialog(const QString& path, std::shared_ptr<const CsvReading
   auto* layout = new QVBoxLayout(this);
   layout->setContentsMargins(Theme::kEdge, Theme::kEdge, Theme::kEdge, Theme::kEdge);
   layout->setSpacing(Theme::kGroupGap);
-  const Theme& theme = Theme::current();
   const bool usable = m_readings->kept.has_value() && m_readings->skipped.has_value();
 
   auto* title = new QLabel(QFileInfo(path).fileName(), this);
@@ -63,6 +62,7 @@ ImportDialog::ImportDialog(const QString& path, std::shared_ptr<const CsvReading
   facts->setWordWrap(true);
   layout->addWidget(facts);
   auto* buttons = new QDialogButtonBox(QDialogButtonBox::Cancel, this);
+  buttons->button(QDialogButtonBox::Cancel)->setIcon(QIcon());  // the only icon of the row would be on the wrong button
   m_choice = new QButtonGroup(this);
 
   if (usable) {
@@ -82,7 +82,7 @@ ImportDialog::ImportDialog(const QString& path, std::shared_ptr<const CsvReading
       layout->addWidget(button);
       auto* mean = new QLabel(tr("Mean over the file: %1").arg(keptText(summarise(profile).mean)), this);
       mean->setIndent(24);
-      mean->setStyleSheet(QStringLiteral("color: %1").arg(theme.secondary.name()));
+      mean->setProperty("role", QStringLiteral("secondary"));
       layout->addWidget(mean);
       return button;
     };
@@ -98,7 +98,7 @@ ImportDialog::ImportDialog(const QString& path, std::shared_ptr<const CsvReading
                         "fractions."),
                      this);
       hint->setWordWrap(true);
-      hint->setStyleSheet(QStringLiteral("color: %1").arg(theme.warning.name()));
+      hint->setProperty("role", QStringLiteral("warning"));
       layout->addWidget(hint);
     }
 
@@ -126,8 +126,8 @@ ImportDialog::ImportDialog(const QString& path, std::shared_ptr<const CsvReading
       };
       put(0, tr("step index %1, L%2, H%3").arg(cell.step).arg(cell.layer).arg(cell.head));
       put(1, value ? QString::number(*value, 'g', 6) : tr("missing"));
-      put(2, value ? keptText(*value) : QString());
-      put(3, other ? keptText(*other) : QString());
+      put(2, value ? tr("kept %1 %").arg(budget::percentDigits(*value)) : QString());
+      put(3, other ? tr("kept %1 %").arg(budget::percentDigits(*other)) : QString());
     }
     table->setMinimumHeight(160);
     layout->addWidget(table);
@@ -158,6 +158,7 @@ ImportDialog::ImportDialog(const QString& path, std::shared_ptr<const CsvReading
   issues->setObjectName(QStringLiteral("import.issues"));
   issues->setSelectionMode(QAbstractItemView::NoSelection);
   issues->setWordWrap(true);
+  issues->setIconSize(QSize(16, 16));
   if (usable) {
     for (const CsvIssue& issue : m_readings->kept->issues) {
       QString where;

@@ -274,7 +274,8 @@ void HeatmapView::keyPressEvent(QKeyEvent* event) {
 void HeatmapView::resizeEvent(QResizeEvent* event) {
   View::resizeEvent(event);
   // The map comes first: without room for both the curves go.
-  m_curves->setVisible(width() >= 720 && height() >= 220);
+  m_curves->setVisible(width() >= 720 && height() >= 180);
+  m_stepCurve->setVisible(height() >= 320);
 }
 
 Source HeatmapView::source() const {
