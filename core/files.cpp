@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -172,6 +173,14 @@ void AtomicFile::reserve(std::uint64_t totalBytes) {
   // Keeping the size leaves the writer's own idea of the end of file true; blocks not used are given back by commit.
   if (::fallocate(fd.get(), FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(totalBytes)) != 0) {
     if (errno == ENOSPC || errno == EDQUOT || errno == EFBIG) failWriting(m_target, errno);
+    // The file system cannot reserve (network drives): at least look how much is free.
+    struct statvfs volume {};
+    struct stat file {};
+    if (::fstatvfs(fd.get(), &volume) == 0 && ::fstat(fd.get(), &file) == 0) {
+      const auto have = static_cast<std::uint64_t>(volume.f_bavail) * volume.f_frsize +
+                        static_cast<std::uint64_t>(file.st_blocks) * 512;
+      if (totalBytes > have) failWriting(m_target, ENOSPC);
+    }
   }
 }
 

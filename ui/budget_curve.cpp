@@ -162,7 +162,7 @@ void BudgetCurve::paintOverlay(QPainter& painter) {
   {
     const int steps = m_model.scope().step ? 1 : profile.steps(), heads = m_model.scope().head ? 1 : profile.heads();
     QString band;
-    if (steps > 1 && heads > 1) band = tr("band: min\u2013max over %1 steps x %2 heads").arg(steps).arg(heads);
+    if (steps > 1 && heads > 1) band = tr("band: min\u2013max over %1 steps \u00d7 %2 heads").arg(steps).arg(heads);
     if (steps > 1 && heads == 1) band = tr("band: min\u2013max over %1 steps").arg(steps);
     if (steps == 1 && heads > 1) band = tr("band: min\u2013max over %1 heads").arg(heads);
     painter.setPen(theme.secondary);

@@ -90,7 +90,8 @@ LayerEdit setLayerMeans(const Profile& profile, const std::map<int, double>& tar
   std::vector<int> edited;
   double common = std::numeric_limits<double>::quiet_NaN();
   bool sameTarget = true;
-  for (const auto& [layer, target] : targets) {
+  for (const auto& [layer, wanted] : targets) {
+    const double target = wanted;  // clang 14 does not capture structured bindings
     if (!(target >= 0 && target <= 1)) {
       throw Error(ErrorCode::InvalidArgument,
                   "layer " + std::to_string(layer) + ": a kept fraction must lie in 0 to 1 (0 to 100 %)");

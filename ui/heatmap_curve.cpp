@@ -45,7 +45,8 @@ void HeatCurve::rebuild() {
   }
   band.lower = m_values.min;
   band.upper = m_values.max;
-  setAxes(indexAxis(static_cast<int>(m_values.mean.size()), m_values.prefix, std::max(3, width() / 56)), percentAxis(top, height()));
+  setAxes(indexAxis(static_cast<int>(m_values.mean.size()), m_values.prefix, std::max(3, width() / 56)),
+          percentAxis(std::min(1.0, top * 1.18), height()));  // room above the curve for the title
   setBand(band);
   setLines({line});
 }
@@ -69,6 +70,20 @@ void HeatCurve::paintOverlay(QPainter& painter) {
   painter.setPen(theme.secondary);
   painter.drawText(title.adjusted(4, 0, -4, 0), Qt::AlignLeft | Qt::AlignVCenter,
                    metrics.elidedText(m_values.title, Qt::ElideRight, title.width() - 8));
+  // A value between gaps has no line to be on: captured steps are often far apart.
+  painter.setPen(Qt::NoPen);
+  painter.setBrush(theme.accent);
+  const auto missing = [this](int i) { return i < 0 || i >= m_values.mean.size() || std::isnan(m_values.mean[i]); };
+  for (int i = 0; i < m_values.mean.size(); ++i) {
+    if (missing(i) || !missing(i - 1) || !missing(i + 1)) continue;
+    const QPointF point = toPixel({static_cast<double>(i), m_values.mean[i]});
+    const double low = toPixel({static_cast<double>(i), m_values.min[i]}).y();
+    const double high = toPixel({static_cast<double>(i), m_values.max[i]}).y();
+    QColor bar = theme.accent;
+    bar.setAlphaF(0.30F);
+    painter.fillRect(QRectF(point.x() - 2, high, 4, low - high), bar);
+    painter.drawEllipse(point, 3, 3);
+  }
   if (m_current < 0 || m_current >= m_values.mean.size()) return;
   const double x = toPixel({static_cast<double>(m_current), 0}).x();
   QColor rule = theme.accent;
@@ -81,7 +96,8 @@ void HeatCurve::paintOverlay(QPainter& painter) {
   painter.setPen(QPen(theme.panel, 1.5));
   painter.setBrush(theme.accent);
   painter.drawEllipse(point, 4, 4);
-  const QString text = QStringLiteral("%1%2  %3 %").arg(m_values.prefix).arg(m_current).arg(budget::percentDigits(value));
+  const QString text =
+      QStringLiteral("%1%2  %3 %").arg(m_values.prefix).arg(m_current).arg(budget::percentDigits(value));
   painter.setFont(fonts::title());
   const QFontMetricsF bold(fonts::title());
   QRectF label(0, 0, bold.horizontalAdvance(text) + 8, bold.height());

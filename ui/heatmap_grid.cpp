@@ -14,7 +14,8 @@
 namespace sparsight {
 namespace {
 
-constexpr double kBarWidth = 14, kBarGap = 16, kTopTitle = 20, kMaxCell = 34, kGridFrom = 12, kMaxAspect = 2.6;
+constexpr double kBarWidth = 14, kBarGap = 16, kTopTitle = 20, kMaxCell = 56, kMinBar = 160, kGridFrom = 12,
+                 kMaxAspect = 2.6;
 
 }  // namespace
 
@@ -85,7 +86,7 @@ void HeatGrid::layoutCells() {
   m_cellWidth = w;
   m_cellHeight = h;
   m_area = QRectF(std::round(left), kTopTitle, w * across, h * down);
-  m_bar = QRectF(m_area.right() + kBarGap, m_area.top(), kBarWidth, std::max(60.0, m_area.height()));
+  m_bar = QRectF(m_area.right() + kBarGap, m_area.top(), kBarWidth, std::max(kMinBar, m_area.height()));
   m_bar.setBottom(std::min(m_bar.bottom(), static_cast<double>(this->height()) - bottom));
 }
 

@@ -2,6 +2,7 @@
 #include "ui/profile_actions.h"
 
 #include <QAction>
+#include <QCoreApplication>
 #include <QDir>
 #include <QFileDialog>
 #include <QFileInfo>

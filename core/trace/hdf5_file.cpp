@@ -37,6 +37,10 @@ constexpr std::size_t kMaxStringBytes = std::size_t{16} << 20;
 class Lock {
  public:
   Lock() : m_guard(mutex()) {
+    // After a full disk the library crashes in its exit handler, trying to flush once more. Files are closed
+    // explicitly, so the handler is not needed; it must be declined before anything else is called.
+    static const bool noExitHandler = H5dont_atexit() >= 0;
+    static_cast<void>(noExitHandler);
     // The printer's state belongs to the calling thread in a thread-safe library: switch it off once in each.
     static thread_local const bool off = H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr) >= 0;
     static_cast<void>(off);
@@ -53,6 +57,7 @@ class Lock {
 // The innermost entry of HDF5's error stack says the most ("truncated file: eof = ...").
 std::string lastError() {
   std::string text;
+  const int systemError = errno;
   H5Ewalk2(
       H5E_DEFAULT, H5E_WALK_DOWNWARD,
       [](unsigned, const H5E_error2_t* error, void* out) -> herr_t {
@@ -61,6 +66,12 @@ std::string lastError() {
       },
       &text);
   H5Eclear2(H5E_DEFAULT);
+  // Failed writes come with a paragraph of addresses; what matters is the system's word.
+  if (text.find("errno = ") != std::string::npos) {
+    const auto at = text.find("error message = '");
+    const auto end = at == std::string::npos ? at : text.find('\'', at + 17);
+    return end == std::string::npos ? std::strerror(systemError) : text.substr(at + 17, end - at - 17);
+  }
   return text.empty() ? "unknown HDF5 error" : text;
 }
 
@@ -784,8 +795,16 @@ std::optional<Group> Group::tryGroup(const std::string& name) const {
   return openGroup(name);
 }
 std::optional<Dataset> Group::tryDataset(const std::string& name) const {
-  if (objectType(name) != static_cast<int>(H5I_DATASET)) return std::nullopt;
-  return openDataset(name);
+  const LinkKind kind = link(name).kind;
+  if (kind != LinkKind::Hard && kind != LinkKind::Soft) return std::nullopt;
+  Handle id = openDatasetId(name, 0);
+  if (!id.ok()) {
+    // A group of that name, or a soft link to nothing: no dataset.
+    const Lock lock;
+    H5Eclear2(H5E_DEFAULT);
+    return std::nullopt;
+  }
+  return describeDataset(name, std::move(id));
 }
 
 Group Group::openGroup(const std::string& name) const {
@@ -800,9 +819,8 @@ Group Group::openGroup(const std::string& name) const {
   return Group(m_file, std::move(id), childPath(name));
 }
 
-Dataset Group::openDataset(const std::string& name, Index chunkCacheBytes) const {
+Handle Group::openDatasetId(const std::string& name, Index chunkCacheBytes) const {
   const Lock lock;
-  const std::string path = childPath(name);
   // H5Pset_elink_* work on link access lists; a dataset access list is one.
   const Handle access(H5Pcreate(H5P_DATASET_ACCESS));
   H5Pset_elink_cb(access.id(), refuseExternal, nullptr);
@@ -811,12 +829,23 @@ Dataset Group::openDataset(const std::string& name, Index chunkCacheBytes) const
   if (chunkCacheBytes > 0) {
     H5Pset_chunk_cache(access.id(), kChunkCacheSlots, static_cast<std::size_t>(chunkCacheBytes), 1.0);
   }
-  Handle id(H5Dopen2(m_handle->id(), name.c_str(), access.id()));
+  return Handle(H5Dopen2(m_handle->id(), name.c_str(), access.id()));
+}
+
+Dataset Group::openDataset(const std::string& name, Index chunkCacheBytes) const {
+  const Lock lock;
+  Handle id = openDatasetId(name, chunkCacheBytes);
   if (!id.ok()) {
     const std::string why = lastError();
     throw Error(ErrorCode::Format,
-                fmt::format("{}: {}: no such dataset ({}); write the file again", m_file->shown, path, why));
+                fmt::format("{}: {}: no such dataset ({}); write the file again", m_file->shown, childPath(name), why));
   }
+  return describeDataset(name, std::move(id));
+}
+
+Dataset Group::describeDataset(const std::string& name, Handle id) const {
+  const Lock lock;
+  const std::string path = childPath(name);
   Dataset dataset(m_file, std::move(id), path);
   DatasetInfo& info = dataset.m_info;
   const hid_t raw = dataset.m_handle->id();

@@ -245,6 +245,8 @@ class Group : public Object {
  private:
   friend class File;
   [[nodiscard]] int objectType(const std::string& name) const;
+  [[nodiscard]] Handle openDatasetId(const std::string& name, Index chunkCacheBytes) const;
+  [[nodiscard]] Dataset describeDataset(const std::string& name, Handle id) const;
   [[nodiscard]] std::string childPath(const std::string& name) const;
 };
 

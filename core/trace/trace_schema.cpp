@@ -637,12 +637,12 @@ class Parser {
     readHeads(group, call);
     readLayout(group, call);
     readAbsmax(group, call);
-    readTensors(group, call, fileAt(file));
+    const Tensors tensors = readTensors(group, call, fileAt(file));
     readMasks(group, call, fileAt(file));
     readQRows(group, call);
     readExtras(group, call);
     checkModel(group, call);
-    checkAvailability(group, call);
+    checkAvailability(group, tensors, call);
     if (const auto [it, isNew] = m_seen.try_emplace(call.id, call.path); !isNew) {
       group.failFormat(fmt::format("is the same call as {} ({}); give it another 'call' number or remove it",
                                    it->second, describeCall(call.id)));
@@ -722,6 +722,11 @@ class Parser {
           fmt::format("attribute 'absmax' has {} elements, expected q, k and v; correct it", call.absmax.size()));
   }
 
+  struct Tensors {
+    h5::Dataset q, k;
+    std::optional<h5::Dataset> v;
+  };
+
   // Shape, type, filters and extent of q, k, v. Nothing is read or allocated.
   static std::vector<Index> tensorShape(const h5::Dataset& dataset, const h5::File& file) {
     const h5::DatasetInfo& info = dataset.info();
@@ -756,10 +761,11 @@ class Parser {
     return std::move(*dataset);
   }
 
-  void readTensors(const h5::Group& group, CallInfo& call, const h5::File& file) const {
-    const h5::Dataset q = requiredTensor(group, "q");
-    const h5::Dataset k = requiredTensor(group, "k");
-    const auto v = group.tryDataset("v");
+  Tensors readTensors(const h5::Group& group, CallInfo& call, const h5::File& file) const {
+    Tensors tensors{requiredTensor(group, "q"), requiredTensor(group, "k"), group.tryDataset("v")};
+    const h5::Dataset& q = tensors.q;
+    const h5::Dataset& k = tensors.k;
+    const auto& v = tensors.v;
     const auto qShape = tensorShape(q, file);
     const auto kShape = tensorShape(k, file);
     const auto heads = static_cast<Index>(call.heads.size());
@@ -808,6 +814,7 @@ class Parser {
               "tokens",
               group.where(), h5::shapeText(qShape), bytesText(bytes), bytesText(static_cast<double>(m_memoryLimit))));
     }
+    return tensors;
   }
 
   static void requireSameType(const h5::Dataset& dataset, DType dtype) {
@@ -966,7 +973,7 @@ class Parser {
   }
 
   // Which heads have data: unwritten chunks read as zeros, and attention over zeros looks plausible.
-  void checkAvailability(const h5::Group& group, CallInfo& call) const {
+  void checkAvailability(const h5::Group& group, const Tensors& tensors, CallInfo& call) const {
     std::set<std::size_t> missing;
     std::string reason;
     const auto markKv = [&](Index kv) {
@@ -974,9 +981,9 @@ class Parser {
         if (kvIndexOf(call, m_out.info.model, i) == kv) missing.insert(i);
       }
     };
-    const std::array<const char*, 3> names{"q", "k", "v"};
-    for (std::size_t t = 0; t < (call.hasV ? 3U : 2U); ++t) {
-      const h5::Dataset dataset = group.openDataset(names[t]);
+    const std::array<const h5::Dataset*, 3> all{&tensors.q, &tensors.k, tensors.v ? &*tensors.v : nullptr};
+    for (std::size_t t = 0; t < all.size() && all[t] != nullptr; ++t) {
+      const h5::Dataset& dataset = *all[t];
       const h5::DatasetInfo& info = dataset.info();
       const auto markAll = [&](const std::string& why) {
         for (std::size_t i = 0; i < call.heads.size(); ++i) missing.insert(i);
@@ -1018,11 +1025,11 @@ class Parser {
         continue;
       // All chunks of a head; of a huge dataset the first and the last, the rest is seen when the head is read.
       constexpr Index kMaxLookups = 100000;
-      const bool all = chunks <= kMaxLookups;
+      const bool every = chunks <= kMaxLookups;
       for (Index head = 0; head < info.shape[0]; head += info.chunk[0]) {
         bool present = true;
         for (Index c = 0; c < count[1] * count[2] && present;
-             c = all ? c + 1 : (c + 1 < count[1] * count[2] ? count[1] * count[2] - 1 : c + 1)) {
+             c = every ? c + 1 : (c + 1 < count[1] * count[2] ? count[1] * count[2] - 1 : c + 1)) {
           present = dataset.chunkAllocated(
               std::array<Index, 3>{head, c / count[2] * info.chunk[1], c % count[2] * info.chunk[2]});
         }

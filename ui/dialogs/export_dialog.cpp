@@ -67,6 +67,7 @@ ExportDialog::ExportDialog(Session& session, QWidget* parent) : QDialog(parent),
   form->addRow(QString(), m_replace);
 
   auto* holesRow = new QHBoxLayout;
+  holesRow->setSpacing(Theme::kPad);
   m_holes = new QLabel(this);
   m_holes->setObjectName(QStringLiteral("export.holes"));
   m_fill = new QComboBox(this);
@@ -199,6 +200,13 @@ void ExportDialog::refreshPreview() {
       spec,
       [profile, csv, policy, value](JobContext&) {
         auto out = std::make_shared<Prepared>();
+        if (const Index missing = profile.holeCount(); csv && policy == FillPolicy::Refuse && missing > 0) {
+          out->error =
+              tr("%1 of %2 cells have no value, and runtimes ignore incomplete files: choose above how to fill "
+                 "them, or export JSON, which keeps holes")
+                  .arg(formatCount(missing), formatCount(profile.cellCount()));
+          return std::shared_ptr<const Prepared>(out);
+        }
         try {
           out->content = csv ? formatSvooCsv(fillForExport(profile, policy, value)) : formatProfileJson(profile);
         } catch (const Error& error) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <QComboBox>
+#include <QCoreApplication>
 #include <QDoubleSpinBox>
 #include <QHBoxLayout>
 #include <QHeaderView>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <QComboBox>
+#include <QCoreApplication>
 #include <QFileDialog>
 #include <QFileInfo>
 #include <QHBoxLayout>
@@ -122,7 +123,7 @@ void HeatmapView::build() {
   outer->setContentsMargins(0, 0, 0, 0);
   m_stack = new QStackedWidget(this);
   outer->addWidget(m_stack);
-  m_empty = new NoProfilePage(session(), tr("Heat maps: step x layer x head, at a glance"), this);
+  m_empty = new NoProfilePage(session(), tr("Heat maps: step \u00d7 layer \u00d7 head, at a glance"), this);
   m_stack->addWidget(m_empty);
   auto* page = new QWidget(this);
   m_stack->addWidget(page);
@@ -145,7 +146,7 @@ void HeatmapView::build() {
     return made;
   };
   m_mode = combo("heatmap.mode", tr("Which two axes are shown"));
-  m_mode->addItems({tr("Layers x heads"), tr("Layers x steps (mean)")});
+  m_mode->addItems({tr("Layers \u00d7 heads"), tr("Layers \u00d7 steps (mean)")});
   m_source = combo("heatmap.source", tr("What is coloured"));
   m_scale = combo("heatmap.scale", tr("Colour scale"));
   m_scale->addItems({tr("linear"), tr("log")});
@@ -494,6 +495,7 @@ void HeatmapView::refreshSteps() {
   m_refreshing = false;
   m_slider->setEnabled(m_steps.size() > 1);
   m_play->setEnabled(m_steps.size() > 1);
+  if (session().trace()) steps = std::max(steps, session().trace()->info().run.numInferenceSteps);
   m_stepLabel->setText(step >= 0 ? tr("step index %1 (%2 of %3)").arg(step).arg(ordinal(step + 1)).arg(steps)
                                  : QString());
 }
