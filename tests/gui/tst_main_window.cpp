@@ -292,6 +292,14 @@ class TstMainWindow : public QObject {
     QVERIFY(eventually([&] { return !m_window->isVisible(); }, 5000));
   }
 
+  void quittingWithNothingRunningCloses() {
+    openTrace();
+    m_window->setSessionFile(m_home.file(QStringLiteral("session.json")));
+    m_window->actionByName(QStringLiteral("file.quit"))->trigger();
+    QVERIFY(eventually([&] { return !m_window->isVisible(); }, 5000));
+    QVERIFY(QFile::exists(m_home.file(QStringLiteral("session.json"))));
+  }
+
   void themeAndScaleChangeAtOnce() {
     openTrace();
     m_window->actionByName(QStringLiteral("theme.light"))->trigger();
