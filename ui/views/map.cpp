@@ -149,9 +149,7 @@ class MapView : public View {
     if (changes.testFlag(Change::Pair)) showPair();
   }
 
-  [[nodiscard]] bool isSettled() const override {
-    return !m_loading && !m_stripsPending && m_canvas->isSettled() && !(m_fitPending && m_canvas->map());
-  }
+  [[nodiscard]] bool isSettled() const override { return !m_loading && !m_stripsPending && m_canvas->isSettled(); }
 
   [[nodiscard]] QJsonObject saveState() const override {
     const ColorSettings& colors = m_canvas->colors();
