@@ -302,6 +302,7 @@ std::shared_ptr<const PreparedHead> prepareInKeyOrder(const HeadData& head, bool
                                                       std::span<const Index> kOrder, Backend& backend,
                                                       const Control& control) {
   AttentionIn in = effectiveInput(head, includePadding);
+  if (kOrder.empty()) return backend.prepare(in, head.keepAlive, control);
   auto gathered = std::make_shared<GatheredKeys>();
   gathered->head = head.keepAlive;
   gathered->k = gatherRows(in.k, kOrder);

@@ -48,6 +48,23 @@ void checkSelector(const char* option, const Selector& selector, const std::vect
          code == ErrorCode::OutOfMemory;
 }
 
+[[nodiscard]] Plan withoutArrays(const Plan& plan) {
+  Plan slim;
+  slim.methodId = plan.methodId;
+  slim.paramsJson = plan.paramsJson;
+  slim.queryCount = plan.queryCount;
+  slim.keyCount = plan.keyCount;
+  slim.headClass = plan.headClass;
+  slim.mse = plan.mse;
+  slim.margin = plan.margin;
+  slim.plannerFlops = plan.plannerFlops;
+  slim.wouldBeDense = plan.wouldBeDense;
+  slim.reusedFromStep = plan.reusedFromStep;
+  slim.facts = plan.facts;
+  slim.warnings = plan.warnings;
+  return slim;
+}
+
 [[nodiscard]] nlohmann::ordered_json typedValue(const ParamSpec& spec, const std::string& text) {
   if (text.find(',') == std::string::npos) {
     if (spec.type == ParamType::Bool) return text == "true";
@@ -188,7 +205,10 @@ RunReport runMethod(const Trace& trace, const RunRequest& request, Backend& back
   report.warmup = method.warmup(info, params);
   nlohmann::ordered_json paramsJson = nlohmann::ordered_json::object();
   for (const ParamSpec& spec : method.params()) {
-    const std::string value = params.text(spec.name);
+    std::string value = params.text(spec.name);
+    if (spec.name == "num_sampled_rows" && request.draws && !request.draws->sampledRows.empty()) {
+      value = std::to_string(request.draws->sampledRows.size());  // counts follow the draws
+    }
     report.resolved[spec.name] = value;
     paramsJson[spec.name] = typedValue(spec, value);
   }
@@ -279,6 +299,7 @@ RunReport runMethod(const Trace& trace, const RunRequest& request, Backend& back
     control.report(static_cast<double>(n + 1) / static_cast<double>(heads.size()));
     report.heads.push_back(std::move(head));
     if (onHead) onHead(report.heads.back());
+    if (!request.keepPlanArrays) report.heads.back().plan = withoutArrays(report.heads.back().plan);
   }
   report.warnings.assign(warnings.begin(), warnings.end());
   return report;

@@ -162,9 +162,12 @@ void BudgetCurve::paintOverlay(QPainter& painter) {
     const double y = toPixel({0, *m_target}).y();
     painter.setPen(QPen(theme.warning, 1, Qt::DashLine));
     painter.drawLine(QPointF(area.left(), y), QPointF(area.right(), y));
-    painter.setPen(theme.warning);
     const QString text = tr("target %1 %").arg(budget::percentDigits(*m_target));
-    painter.drawText(QPointF(area.right() - metrics.horizontalAdvance(text) - 4, y - 4), text);
+    QRectF label(0, 0, metrics.horizontalAdvance(text) + 8, metrics.height() + 2);
+    label.moveTopRight({area.right(), y - label.height() / 2});
+    painter.fillRect(label, theme.panel);
+    painter.setPen(theme.warning);
+    painter.drawText(label, Qt::AlignCenter, text);
   }
   if (m_current >= 0 && m_current < static_cast<int>(layers.size())) {
     const double x = pointOf(m_current).x();

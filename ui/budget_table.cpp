@@ -10,6 +10,8 @@
 #include <QMouseEvent>
 #include <QPainter>
 #include <QStyledItemDelegate>
+#include <array>
+#include <utility>
 
 #include "ui/icons.h"
 #include "ui/theme.h"
@@ -23,19 +25,32 @@ class Delegate : public QStyledItemDelegate {
 
   void paint(QPainter* painter, const QStyleOptionViewItem& option, const QModelIndex& index) const override {
     const QVariant reason = index.data(ProfileModel::InvalidReasonRole);
+    QStyleOptionViewItem cell = option;
+    initStyleOption(&cell, index);
+    const QString text = std::exchange(cell.text, QString());
+    cell.state &= ~QStyle::State_HasFocus;
+    QApplication::style()->drawControl(QStyle::CE_ItemViewItem, &cell, painter, cell.widget);
     if (index.column() == ProfileModel::LockColumn && !reason.isValid()) {
-      QStyleOptionViewItem plain = option;
-      initStyleOption(&plain, index);
-      plain.text.clear();
-      QApplication::style()->drawControl(QStyle::CE_ItemViewItem, &plain, painter, plain.widget);
       if (index.data(ProfileModel::LockedRole).toBool()) {
         const QPixmap lock = tintedPixmap(QStringLiteral("lock"), 16, Theme::current().secondary,
                                           painter->device()->devicePixelRatioF());
         painter->drawPixmap(QPointF(option.rect.left() + 8, option.rect.center().y() - 7.5), lock);
       }
-      return;
+    } else {
+      painter->save();
+      painter->setFont(cell.font);
+      painter->setPen(cell.palette.color(QPalette::Text));
+      const QRect room = option.rect.adjusted(8, 0, -8, 0);  // in line with the header's padding
+      painter->drawText(room, static_cast<int>(cell.displayAlignment | Qt::TextSingleLine),
+                        QFontMetrics(cell.font).elidedText(text, Qt::ElideRight, room.width()));
+      painter->restore();
     }
-    QStyledItemDelegate::paint(painter, option, index);
+    if (option.state & QStyle::State_HasFocus) {
+      painter->save();
+      painter->setPen(QPen(Theme::current().accent, 2));
+      painter->drawRect(option.rect.adjusted(1, 1, -1, -1));
+      painter->restore();
+    }
     if (!reason.isValid()) return;
     const Theme& theme = Theme::current();
     painter->save();
@@ -91,9 +106,9 @@ BudgetTable::BudgetTable(ProfileModel& model, QWidget* parent) : QTableView(pare
   header->setHighlightSections(false);
   header->setStretchLastSection(true);
   header->setMinimumSectionSize(48);
+  constexpr std::array<int, ProfileModel::ColumnCount> kWidths{56, 96, 64, 64, 72, 64, 64};
   for (int column = 0; column < ProfileModel::ColumnCount; ++column) {
-    resizeColumnToContents(column);
-    setColumnWidth(column, column == ProfileModel::KeptColumn ? 104 : column == ProfileModel::LayerColumn ? 56 : 72);
+    setColumnWidth(column, kWidths[static_cast<std::size_t>(column)]);
   }
 }
 
@@ -160,8 +175,8 @@ void BudgetTable::keyPressEvent(QKeyEvent* event) {
     m_model.setData(at, !at.data(ProfileModel::LockedRole).toBool());
   } else if (event->key() == Qt::Key_Escape && at.data(ProfileModel::InvalidReasonRole).isValid()) {
     m_model.discardInvalid(at);
-  } else if ((event->key() == Qt::Key_Return || event->key() == Qt::Key_Enter) && at.isValid() &&
-             at.column() != ProfileModel::LockColumn) {
+  } else if (state() != EditingState && (event->key() == Qt::Key_Return || event->key() == Qt::Key_Enter) &&
+             at.isValid() && at.column() != ProfileModel::LockColumn) {
     edit(at);
   } else {
     QTableView::keyPressEvent(event);

@@ -49,7 +49,7 @@ struct ChartWidget::Impl {
     chart->legend()->hide();
     chart->setBackgroundVisible(false);
     chart->setBackgroundRoundness(0);
-    chart->setMargins(QMargins(0, 0, 0, 0));
+    chart->setMargins(QMargins(0, 8, 12, 0));
     chart->layout()->setContentsMargins(0, 0, 0, 0);
     chart->setAnimationOptions(QChart::NoAnimation);
     for (QCategoryAxis* axis : {x, y}) axis->setLabelsPosition(QCategoryAxis::AxisLabelsPositionOnValue);

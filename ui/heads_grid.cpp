@@ -222,8 +222,7 @@ void HeadsGrid::paintEvent(QPaintEvent*) {
   const int lastColumn = std::min(static_cast<int>(m_heads.size()) - 1,
                                   (horizontalScrollBar()->value() + viewport()->width() - left) / m_cell);
   painter.setRenderHint(QPainter::Antialiasing);
-  QFont small = fonts::tabular();
-  small.setPixelSize(fonts::secondary().pixelSize());
+  const QFont small = fonts::secondary();
   painter.setFont(small);
   painter.save();
   painter.setClipRect(left, top, viewport()->width() - left, viewport()->height() - top);

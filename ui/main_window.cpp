@@ -28,6 +28,7 @@
 #include <QVBoxLayout>
 #include <algorithm>
 #include <filesystem>
+#include <functional>
 
 #include "sparsight/core/files.h"
 #include "ui/banner.h"
@@ -143,6 +144,7 @@ MainWindow::MainWindow(Session& session, const Settings& settings, QWidget* pare
   updateEmptyState();
   updateTitle();
   updateStatus();
+  focusMoved(nullptr);
 }
 
 MainWindow::~MainWindow() {
@@ -480,7 +482,6 @@ void MainWindow::buildStatusBar() {
   const auto label = [bar](const char* name) {
     auto* l = new QLabel;
     l->setObjectName(QLatin1String(name));
-    l->setFont(fonts::tabular());
     l->setContentsMargins(0, 3, Theme::kEdge, 3);
     bar->addWidget(l);
     return l;
@@ -505,6 +506,11 @@ void MainWindow::arrange(const QString& preset) {
     const auto it = m_docks.find(QLatin1String(id));
     return it == m_docks.end() ? nullptr : it->second;
   };
+  // Docks take a size only once the layout knows them; a stored layout that is restored meanwhile wins.
+  const bool stored = QSettings().contains(layoutKey(preset));
+  const auto later = [this, stored](const std::function<void()>& resize) {
+    if (!stored) QTimer::singleShot(0, this, resize);
+  };
   QDockWidget* help = dockOf("help");
   const auto place = [this](DockArea area, bool tabbed) {
     QDockWidget* first = nullptr;
@@ -525,7 +531,7 @@ void MainWindow::arrange(const QString& preset) {
   if (preset == QStringLiteral("teach")) {
     for (const auto& [id, dock] : m_docks) dock->hide();
     help->show();
-    resizeDocks({help}, {420}, Qt::Horizontal);
+    later([this, help] { resizeDocks({help}, {420}, Qt::Horizontal); });
     if (m_help->currentPage().isEmpty()) m_help->showPage(QStringLiteral("first-steps.md"));
     return;
   }
@@ -539,17 +545,19 @@ void MainWindow::arrange(const QString& preset) {
     }
     if (right != nullptr) right->hide();
     if (budget != nullptr) budget->raise();
-    if (bottom != nullptr) resizeDocks({bottom}, {std::max(320, height() * 58 / 100)}, Qt::Vertical);
-    if (heat != nullptr && budget != nullptr) resizeDocks({budget, heat}, {3, 2}, Qt::Horizontal);
+    later([this, bottom, heat, budget] {
+      if (bottom != nullptr) resizeDocks({bottom}, {std::max(320, height() * 58 / 100)}, Qt::Vertical);
+      if (heat != nullptr && budget != nullptr) resizeDocks({budget, heat}, {600, 400}, Qt::Horizontal);
+    });
   } else if (bottom != nullptr) {
     if (QDockWidget* budget = dockOf("budget")) budget->raise();
-    resizeDocks({bottom}, {std::max(200, height() * 24 / 100)}, Qt::Vertical);
+    later([this, bottom] { resizeDocks({bottom}, {std::max(200, height() * 24 / 100)}, Qt::Vertical); });
   }
-  const auto scaled = [](int width) { return static_cast<int>(width * fonts::scale()); };
-  if (left != nullptr) resizeDocks({left}, {scaled(kLeftWidth)}, Qt::Horizontal);
-  if (right != nullptr && !right->isHidden()) resizeDocks({right}, {scaled(kRightWidth)}, Qt::Horizontal);
-  if (QDockWidget* heads = dockOf("heads"); heads != nullptr && left != nullptr && left != heads)
-    resizeDocks({left, heads}, {220, 560}, Qt::Vertical);
+  later([this, left, right] {
+    const auto scaled = [](int width) { return static_cast<int>(width * fonts::scale()); };
+    if (left != nullptr) resizeDocks({left}, {scaled(kLeftWidth)}, Qt::Horizontal);
+    if (right != nullptr && !right->isHidden()) resizeDocks({right}, {scaled(kRightWidth)}, Qt::Horizontal);
+  });
 }
 
 void MainWindow::setLayoutPreset(const QString& name) {
@@ -557,12 +565,13 @@ void MainWindow::setLayoutPreset(const QString& name) {
   for (QAction* action : m_presetGroup->actions())
     if (action->data().toString() == name) chosen = action;
   if (chosen == nullptr) return setLayoutPreset(QStringLiteral("diagnose"));
-  if (!m_empty && !m_arranging) storeLayout();
+  if (!m_empty && !m_arranging && m_arranged) storeLayout();
   m_preset = name;
   chosen->setChecked(true);
   QSettings().setValue(QStringLiteral("layout/preset"), name);
   if (m_empty) return;  // applied when the start page goes
   m_arranging = true;
+  m_arranged = true;
   arrange(name);
   const QByteArray state = QSettings().value(layoutKey(name)).toByteArray();
   if (!state.isEmpty()) restoreState(state, kLayoutVersion);
@@ -591,7 +600,7 @@ void MainWindow::updateEmptyState() {
   const bool empty = nothingOpen();
   if (empty == m_empty) return;
   if (empty) {
-    if (!m_preset.isEmpty()) storeLayout();
+    if (m_arranged) storeLayout();
     m_empty = true;
     for (const auto& [id, dock] : m_docks) dock->hide();
     m_pages->setCurrentIndex(0);

@@ -124,7 +124,7 @@ class MainWindow : public QMainWindow {
   QString m_preset = QStringLiteral("diagnose"), m_sessionFile;
   View* m_lastView = nullptr;
   QTimer m_statusTimer;
-  bool m_empty = true, m_closing = false, m_quitWhenIdle = false, m_arranging = false;
+  bool m_empty = true, m_closing = false, m_quitWhenIdle = false, m_arranging = false, m_arranged = false;
   QJsonObject m_pendingSelection, m_pendingViews;
 };
 

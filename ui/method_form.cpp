@@ -27,8 +27,13 @@ constexpr std::array<std::string_view, 8> kAdvanced{
 QString text(const std::string& s) { return QString::fromStdString(s); }
 
 QString labelOf(const ParamSpec& spec) {
-  QString label = text(spec.name);
-  if (!spec.unit.empty() && spec.unit != "fraction") label += QStringLiteral(" (%1)").arg(text(spec.unit));
+  // "sparsity" means kept in one method and skipped in another: where the unambiguous alias exists, that is the name.
+  const bool kept =
+      spec.name == "sparsity" && std::find(spec.aliases.begin(), spec.aliases.end(), "kept") != spec.aliases.end();
+  QString label = kept ? QStringLiteral("kept") : text(spec.name);
+  constexpr std::size_t kLongestUnit = 10;
+  if (!spec.unit.empty() && spec.unit.size() <= kLongestUnit && spec.unit != "fraction")
+    label += QStringLiteral(" (%1)").arg(text(spec.unit));
   return label;
 }
 
@@ -73,6 +78,8 @@ void MethodForm::setMethod(const Method& method, const TraceInfo* trace) {
   m_rows.clear();
   delete m_more;
   m_more = nullptr;
+  delete m_advanced;
+  m_advanced = nullptr;
   m_defaults.clear();
   if (trace != nullptr) m_defaults = method.defaultsFor(*trace, ParamSet::parse(method.params(), {}));
   const auto isAdvanced = [](const ParamSpec& spec) {
@@ -95,6 +102,13 @@ void MethodForm::setMethod(const Method& method, const TraceInfo* trace) {
     m_more->setToolButtonStyle(Qt::ToolButtonTextBesideIcon);
     m_more->setAutoRaise(true);
     m_layout->addWidget(m_more, m_layout->rowCount(), 0, 1, 3, Qt::AlignLeft);
+    m_advanced = new QWidget(this);
+    auto* grid = new QGridLayout(m_advanced);
+    grid->setContentsMargins(0, 0, 0, 0);
+    grid->setHorizontalSpacing(m_layout->horizontalSpacing());
+    grid->setVerticalSpacing(m_layout->verticalSpacing());
+    grid->setColumnStretch(0, 1);
+    m_layout->addWidget(m_advanced, m_layout->rowCount(), 0, 1, 3);
     connect(m_more, &QToolButton::clicked, this, [this] {
       m_folded = !m_folded;
       updateFold();
@@ -107,24 +121,26 @@ void MethodForm::setMethod(const Method& method, const TraceInfo* trace) {
 
 void MethodForm::addRow(const ParamSpec& spec, const std::string& defaultValue, bool advanced) {
   Row row;
+  QWidget* holder = advanced ? m_advanced : this;
+  QGridLayout* grid = advanced ? static_cast<QGridLayout*>(m_advanced->layout()) : m_layout;
   row.spec = &spec;
   row.defaultValue = defaultValue;
   row.advanced = advanced;
-  auto* label = new QLabel(labelOf(spec), this);
+  auto* label = new QLabel(labelOf(spec), holder);
   label->setToolTip(tooltipOf(spec, defaultValue));
   label->setMinimumWidth(40);
   label->setSizePolicy(QSizePolicy::Ignored, QSizePolicy::Preferred);
   const std::size_t index = m_rows.size();
   switch (spec.type) {
     case ParamType::Choice: {
-      auto* combo = new QComboBox(this);
+      auto* combo = new QComboBox(holder);
       for (const std::string& choice : spec.choices) combo->addItem(text(choice));
       connect(combo, &QComboBox::currentIndexChanged, this, [this, index] { edited(index); });
       row.editor = combo;
       break;
     }
     case ParamType::Bool: {
-      auto* check = new QCheckBox(this);
+      auto* check = new QCheckBox(holder);
       connect(check, &QCheckBox::toggled, this, [this, index] { edited(index); });
       row.editor = check;
       break;
@@ -133,7 +149,7 @@ void MethodForm::addRow(const ParamSpec& spec, const std::string& defaultValue, 
     case ParamType::Real:
     case ParamType::Text:
     case ParamType::IntList: {
-      auto* line = new QLineEdit(this);
+      auto* line = new QLineEdit(holder);
       if (spec.type != ParamType::Text) line->setAlignment(Qt::AlignRight);
       line->setPlaceholderText(defaultValue.empty() ? tr("none") : QString());
       connect(line, &QLineEdit::textChanged, this, [this, index] { edited(index); });
@@ -147,7 +163,7 @@ void MethodForm::addRow(const ParamSpec& spec, const std::string& defaultValue, 
   row.editor->setToolTip(label->toolTip());
   row.editor->setFixedWidth(spec.type == ParamType::Bool ? 24 : static_cast<int>(104 * fonts::scale()));
   label->setBuddy(row.editor);
-  row.reset = new QToolButton(this);
+  row.reset = new QToolButton(holder);
   row.reset->setIcon(themedIcon(QStringLiteral("reset")));
   row.reset->setIconSize(QSize(12, 12));
   row.reset->setToolTip(tr("Back to the default, %1").arg(defaultValue.empty() ? tr("none") : text(defaultValue)));
@@ -155,16 +171,16 @@ void MethodForm::addRow(const ParamSpec& spec, const std::string& defaultValue, 
   QSizePolicy keepSpace = row.reset->sizePolicy();
   keepSpace.setRetainSizeWhenHidden(true);
   row.reset->setSizePolicy(keepSpace);
-  row.error = new NoteLabel(this);
+  row.error = new NoteLabel(holder);
   row.error->setRole(NoteLabel::Role::Error);
   row.error->setObjectName(QStringLiteral("error.%1").arg(text(spec.name)));
   row.error->hide();
   row.widgets = {label, row.editor, row.reset, row.error};
-  const int line = m_layout->rowCount();
-  m_layout->addWidget(label, line, 0);
-  m_layout->addWidget(row.reset, line, 1);
-  m_layout->addWidget(row.editor, line, 2, Qt::AlignRight);
-  m_layout->addWidget(row.error, line + 1, 0, 1, 3);
+  const int line = grid->rowCount();
+  grid->addWidget(label, line, 0);
+  grid->addWidget(row.reset, line, 1);
+  grid->addWidget(row.editor, line, 2, Qt::AlignRight);
+  grid->addWidget(row.error, line + 1, 0, 1, 3);
   connect(row.reset, &QToolButton::clicked, this, [this, index] {
     setValue(m_rows[index], m_rows[index].defaultValue);
     edited(index);
@@ -201,7 +217,7 @@ void MethodForm::edited(std::size_t index) {
     const bool on = row.defaultValue == "true" || row.defaultValue == "on" || row.defaultValue == "1";
     isDefault = qobject_cast<QCheckBox*>(row.editor)->isChecked() == on;
   }
-  row.reset->setVisible(!isDefault && (!row.advanced || !m_folded));
+  row.reset->setVisible(!isDefault);
   Q_EMIT changed();
 }
 
@@ -279,13 +295,9 @@ void MethodForm::resetAll() {
 
 void MethodForm::updateFold() {
   int changed = 0;
-  for (Row& row : m_rows) {
-    if (!row.advanced) continue;
-    const bool isDefault = valueOf(row) == row.defaultValue;
-    if (!isDefault) ++changed;
-    for (QWidget* widget : row.widgets)
-      widget->setVisible(!m_folded && (widget != row.error || !row.valid) && (widget != row.reset || !isDefault));
-  }
+  for (const Row& row : m_rows)
+    if (row.advanced && valueOf(row) != row.defaultValue) ++changed;
+  m_advanced->setVisible(!m_folded);
   m_more->setText(m_folded ? (changed > 0 ? tr("More parameters (%1 changed)").arg(changed) : tr("More parameters"))
                            : tr("Fewer parameters"));
   m_more->setIcon(QIcon(tintedPixmap(m_folded ? QStringLiteral("forward") : QStringLiteral("chevron-down-accent"), 12,

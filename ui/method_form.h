@@ -63,6 +63,7 @@ class MethodForm : public QWidget {
   std::vector<Row> m_rows;
   QGridLayout* m_layout;
   QToolButton* m_more = nullptr;
+  QWidget* m_advanced = nullptr;
   bool m_folded = true;
 };
 

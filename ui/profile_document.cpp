@@ -46,6 +46,11 @@ class JournalThread {
     });
   }
   void clear() {
+    {
+      // Saved or discarded: what is not written yet need not be.
+      const std::lock_guard lock(m_mutex);
+      m_tasks.clear();
+    }
     post([](std::unique_ptr<EditJournal>& journal) {
       if (journal) journal->clear();
       journal.reset();
@@ -220,6 +225,7 @@ QString ProfileDocument::unsavedEdit() const {
 void ProfileDocument::open(Profile profile, const QString& path) {
   m_impl->replace(std::move(profile), path);
   Q_EMIT modifiedChanged(false);
+  Q_EMIT profileReplaced();
   Q_EMIT profileChanged();
 }
 
@@ -227,6 +233,7 @@ void ProfileDocument::openRecovered(Profile base, const Profile& current, const 
   const ProfileEdit edit = difference(base, current, tr("Recovered edits").toStdString());
   m_impl->replace(std::move(base), path);
   Q_EMIT modifiedChanged(false);
+  Q_EMIT profileReplaced();
   Q_EMIT profileChanged();
   apply(edit);
 }
@@ -236,6 +243,7 @@ void ProfileDocument::close() {
   m_impl->replace(Profile(), QString());
   m_impl->isOpen = false;
   Q_EMIT modifiedChanged(false);
+  Q_EMIT profileReplaced();
   Q_EMIT profileChanged();
 }
 

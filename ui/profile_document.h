@@ -56,7 +56,8 @@ class ProfileDocument : public QObject {
   static constexpr int kUndoLimit = 500;
 
  Q_SIGNALS:
-  void profileChanged();  ///< values, locks, notes or another profile
+  void profileReplaced();  ///< another profile, or none; profileChanged follows
+  void profileChanged();   ///< values, locks, notes or another profile
   void modifiedChanged(bool modified);
   void journalFailed(const QString& reason);  ///< once per document: unsaved edits would not survive a crash
 

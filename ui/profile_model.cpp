@@ -43,6 +43,8 @@ QVector<QStringList> splitTsv(QString text) {
 ProfileModel::ProfileModel(ProfileDocument& document, QObject* parent)
     : QAbstractTableModel(parent), m_document(document) {
   connect(&document, &ProfileDocument::profileChanged, this, [this] { refresh(false); });
+  // What was typed into another profile does not belong to this one.
+  connect(&document, &ProfileDocument::profileReplaced, this, [this] { m_invalid.clear(); });
   refresh(true);
 }
 
@@ -63,8 +65,7 @@ void ProfileModel::refresh(bool force) {
   if (m_scope.step && *m_scope.step >= now.steps()) m_scope.step.reset();
   if (m_scope.head && *m_scope.head >= now.heads()) m_scope.head.reset();
   const bool reset = force || now.layers() != static_cast<int>(m_layers.size());
-  // Nothing done yet: a profile was just opened, what was typed into another one does not belong here.
-  if (reset || m_document.undoStack().count() == 0) m_invalid.clear();
+  if (reset) m_invalid.clear();
   if (reset) beginResetModel();
   std::vector<ProfileSummary> layers, savedLayers;
   for (int l = 0; l < now.layers(); ++l) {

@@ -63,8 +63,7 @@ class RecentRow : public QPushButton {
         inner.left(), inner.center().y() - 8,
         tintedPixmap(whatIs(m_path) == QObject::tr("profile") ? QStringLiteral("csv") : QStringLiteral("trace"), 16,
                      m_exists ? theme.accent : theme.disabled, devicePixelRatioF()));
-    QFont details = fonts::tabular();
-    details.setPixelSize(fonts::secondary().pixelSize());
+    const QFont details = fonts::secondary();
     const int detailsWidth = QFontMetrics(details).horizontalAdvance(m_details) + 4;
     const QRect text = inner.adjusted(28, 0, -detailsWidth - 12, 0);
     painter.setFont(fonts::base());
@@ -219,7 +218,7 @@ void StartPage::paintEvent(QPaintEvent*) {
   painter.fillRect(rect(), theme.window);
   painter.setRenderHint(QPainter::Antialiasing);
   const QRect zone = QRect(m_drop->mapTo(this, QPoint(0, 0)), m_drop->size());
-  QPen pen(m_highlight ? theme.accent : theme.line, m_highlight ? 2 : 1, Qt::DashLine);
+  QPen pen(m_highlight ? theme.accent : theme.disabled, m_highlight ? 2 : 1, Qt::DashLine);
   painter.setPen(pen);
   painter.setBrush(m_highlight ? theme.raised : QColor(Qt::transparent));
   painter.drawRoundedRect(QRectF(zone).adjusted(1, 1, -1, -1), Theme::kRadius, Theme::kRadius);

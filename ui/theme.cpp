@@ -6,8 +6,8 @@
 #include <QFontMetricsF>
 #include <QPalette>
 #include <QPixmapCache>
+#include <QProxyStyle>
 #include <QStyle>
-#include <QStyleFactory>
 #include <QToolTip>
 #include <algorithm>
 #include <array>
@@ -16,7 +16,18 @@
 namespace sparsight {
 namespace {
 
-bool g_dark = true;
+/// Fusion, with mnemonics underlined only while Alt is down.
+class Style : public QProxyStyle {
+ public:
+  Style() : QProxyStyle(QStringLiteral("Fusion")) {}
+  int styleHint(StyleHint hint, const QStyleOption* option, const QWidget* widget,
+                QStyleHintReturn* data) const override {
+    if (hint == SH_UnderlineShortcut) return QGuiApplication::keyboardModifiers().testFlag(Qt::AltModifier) ? 1 : 0;
+    return QProxyStyle::styleHint(hint, option, widget, data);
+  }
+};
+
+bool g_dark = true, g_styled = false;
 double g_scale = 1.0;
 
 Theme makeLight() {
@@ -179,6 +190,7 @@ QPushButton[primary="true"]:hover { background: @accentHover; border-color: @acc
 QPushButton[primary="true"][layoutTab="true"] { background: @accent; color: @onAccent; }
 QPushButton[primary="true"]:focus { border: 2px solid @text; }
 QPushButton[primary="true"]:disabled { background: @line; color: @secondary; border-color: @line; }
+QPushButton::menu-indicator { image: none; width: 0; }
 QPushButton[flat="true"], QPushButton[link="true"] { background: transparent; border-color: transparent; color: @accent; padding: 0 4px; }
 QPushButton[flat="true"]:hover, QPushButton[link="true"]:hover { background: @hover; }
 QPushButton[link="true"]:focus { border: 2px solid @accent; padding: 0 3px; }
@@ -353,8 +365,8 @@ void Theme::apply(bool dark) {
   g_dark = dark;
   const Theme& theme = current();
   QPixmapCache::clear();
-  if (QApplication::style()->objectName() != QStringLiteral("fusion"))
-    QApplication::setStyle(QStyleFactory::create(QStringLiteral("Fusion")));
+  if (!g_styled) QApplication::setStyle(new Style);
+  g_styled = true;
   QApplication::setPalette(paletteOf(theme));
   QApplication::setFont(fonts::base());
   QToolTip::setPalette(paletteOf(theme));

@@ -14,7 +14,8 @@ namespace sparsight::cpu {
 namespace {
 
 constexpr Index kTileKeys = 96;
-constexpr Index kPanels = 8;  // panels that share a tile: keys and values come from beyond L2 once per 8 panels
+constexpr Index kFewRows = 2048;  // up to it two panels share a tile, so that many threads find work
+constexpr Index kMaxPanels = 8;   // panels that share a tile: keys and values come from beyond L2 once per 8 panels
 
 std::size_t at(Index i) { return static_cast<std::size_t>(i); }
 
@@ -61,21 +62,21 @@ struct Block {
 };
 
 struct Work {
-  Work(const CpuHead& head, const CpuHead::Values& values) {
+  Work(const CpuHead& head, const CpuHead::Values& values, Index panels) {
     const Index lanes = head.simd().lanes;
-    queries = AlignedFloats(kPanels * head.dim() * lanes);
+    queries = AlignedFloats(panels * head.dim() * lanes);
     scores = AlignedFloats(kTileKeys * lanes);
-    out = AlignedFloats(kPanels * lanes * values.stride);
+    out = AlignedFloats(panels * lanes * values.stride);
     keys = AlignedFloats(kTileKeys * head.dim());
     valueRows = AlignedFloats(kTileKeys * values.stride);
     row.resize(at(head.dim()));
     positions.reserve(at(kTileKeys));
   }
-  std::array<LazyReference, kPanels> references;
-  alignas(kAlignment) std::array<std::array<float, kMaxLanes>, kPanels> sums;
-  AlignedFloats queries;    // [kPanels, dim, lanes]
+  std::array<LazyReference, kMaxPanels> references;
+  alignas(kAlignment) std::array<std::array<float, kMaxLanes>, kMaxPanels> sums;
+  AlignedFloats queries;    // [panels, dim, lanes]
   AlignedFloats scores;     // [kTileKeys, lanes]
-  AlignedFloats out;        // [kPanels, lanes, value stride]
+  AlignedFloats out;        // [panels, lanes, value stride]
   AlignedFloats keys;       // gathered keys of a tile
   AlignedFloats valueRows;  // gathered values of a tile
   std::vector<float> row;
@@ -105,6 +106,7 @@ class Runner {
         m_simd(head.simd()),
         m_lanes(m_simd.lanes),
         m_dim(head.dim()),
+        m_panels(static_cast<Index>(rows.size()) > kFewRows ? kMaxPanels : 2),
         m_rows(rows),
         m_executor(executor),
         m_control(control),
@@ -129,7 +131,7 @@ class Runner {
 
   AttendResult run() {
     AttendResult result = emptyAttendResult(m_head.input(), m_rows.size());
-    ScratchPool<Work> pool([this] { return std::make_unique<Work>(m_head, m_values); });
+    ScratchPool<Work> pool([this] { return std::make_unique<Work>(m_head, m_values, m_panels); });
     std::atomic<Index> done{0};
     m_executor.parallelFor(static_cast<Index>(m_blocks.size()), 1, m_control, [&](Index block, Index) {
       const auto lease = pool.take();
@@ -140,7 +142,7 @@ class Runner {
   }
 
  private:
-  /// Blocks of up to kPanels panels. Large groups get blocks of their own; small ones share a block, whose tiles are
+  /// Blocks of up to m_panels panels. Large groups get blocks of their own; small ones share a block, whose tiles are
   /// then masked per row.
   void cutBlocks() {
     const auto count = static_cast<Index>(m_order.size());
@@ -151,11 +153,11 @@ class Runner {
       while (end < count && group(end) == group(run)) ++end;
       if (end - run >= m_lanes) {
         if (run > first) m_blocks.push_back({first, run});
-        for (first = run; first < end; first += kPanels * m_lanes) {
-          m_blocks.push_back({first, std::min(end, first + kPanels * m_lanes)});
+        for (first = run; first < end; first += m_panels * m_lanes) {
+          m_blocks.push_back({first, std::min(end, first + m_panels * m_lanes)});
         }
         first = end;
-      } else if (end - first > kPanels * m_lanes) {
+      } else if (end - first > m_panels * m_lanes) {
         m_blocks.push_back({first, run});
         first = run;
       }
@@ -344,6 +346,7 @@ class Runner {
   const SimdKernels& m_simd;
   const Index m_lanes;
   const Index m_dim;
+  const Index m_panels;
   const std::span<const Index> m_rows;
   const Executor& m_executor;
   const Control& m_control;

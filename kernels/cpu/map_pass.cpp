@@ -13,6 +13,7 @@ namespace {
 
 constexpr Index kTileKeys = 96;       // a multiple of every key unroll; 48 KiB of keys at head_dim 128 stay in L2
 constexpr Index kMaxPanels = 8;       // panels that share a key tile: keys come from beyond L2 once per 8 panels
+constexpr Index kFewRows = 2048;      // up to it two panels share a tile, so that many threads find work
 constexpr Index kManyColumns = 2048;  // beyond it the per-column partial sums of one panel are large enough
 constexpr Index kMaxUnits = 256;
 constexpr Index kStagingBytes = Index{32} << 20;
@@ -83,7 +84,7 @@ class Runner {
         m_simd(pass.head.simd()),
         m_lanes(m_simd.lanes),
         m_columns(static_cast<Index>(pass.colEdges.size()) - 1),
-        m_panels(m_columns > kManyColumns ? 1 : kMaxPanels) {}
+        m_panels(panelsFor(static_cast<Index>(pass.rows.size()), m_columns)) {}
 
   void run() {
     const auto rowCount = static_cast<Index>(m_pass.rows.size());
@@ -119,6 +120,11 @@ class Runner {
   }
 
  private:
+  /// By the shape alone, never by the threads.
+  static Index panelsFor(Index rows, Index columns) {
+    if (columns > kManyColumns) return 1;
+    return rows > kFewRows ? kMaxPanels : 2;
+  }
   [[nodiscard]] bool wantMap() const { return m_pass.mean != nullptr || m_pass.max != nullptr; }
   [[nodiscard]] bool lseGiven() const { return !m_pass.givenLse.empty(); }
   [[nodiscard]] bool wantSums() const { return !lseGiven() || m_pass.mean != nullptr; }

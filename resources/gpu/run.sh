@@ -94,7 +94,7 @@ if [ $code = 0 ]; then step tests passed "$summary"; else step tests failed "exi
 # The same numbers from both backends through the whole program: plan and evaluate SVG on every trace.
 numbers() { sed -n 's/^ *"\(kept_fraction\|kept_mass\|output_rel_error\|margin\)": *\([-0-9.e+]*\),*$/\2/p' "$1"; }
 run_svg() { start sparsight-cli --backend "$1" --quiet run "$trace" --method svg --rows 256 --json >"$out/svg-$name-$1.json" 2>>"$out/svg-$name.log"; }
-for trace in "$here"/data/*.h5; do
+for trace in "$here"/data/trace_*.h5; do
   [ -s "$trace" ] || continue
   name=$(basename "$trace" .h5)
   : >"$out/svg-$name.log"

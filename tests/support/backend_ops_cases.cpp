@@ -503,6 +503,13 @@ const std::vector<OpCase>& opCases() {
       c.keys = 517;
       c.dtype = DType::F16;
     });
+    // More than 2,048 rows: eight panels share a key tile.
+    add("many_rows", [](OpCase& c) {
+      c.queries = 2250;
+      c.keys = 119;
+      c.dim = c.valueDim = 8;
+      c.rowBlocks = Blocks::Even;
+    });
     add("wide_values", [](OpCase& c) { c.valueDim = 96; });
     add("narrow_values", [](OpCase& c) {
       c.dim = 80;

@@ -130,6 +130,7 @@ BudgetView::BudgetView(Session& shared, QWidget* parent) : View(shared, parent),
   m_split->setStretchFactor(0, 5);
   m_split->setStretchFactor(1, 3);
   m_split->setStretchFactor(2, 2);
+  m_split->setSizes({700, 430, 220});
   m_table->setMinimumWidth(200);
   m_history->setMinimumWidth(140);
   layout->addWidget(m_split, 1);
@@ -140,7 +141,17 @@ BudgetView::BudgetView(Session& shared, QWidget* parent) : View(shared, parent),
   setRole(m_message, QStringLiteral("secondary"));
   m_message->setTextInteractionFlags(Qt::TextSelectableByMouse);
   m_message->setSizePolicy(QSizePolicy::Ignored, QSizePolicy::Preferred);
-  layout->addWidget(m_message);
+  auto* footer = new QHBoxLayout;
+  footer->setSpacing(Theme::kGroupGap);
+  footer->addWidget(m_message, 1);
+  m_unsaved = new ElidedLabel(page);
+  m_unsaved->setObjectName(QStringLiteral("budget.unsaved"));
+  m_unsaved->setFont(fonts::secondary());
+  setRole(m_unsaved, QStringLiteral("secondary"));
+  m_unsaved->setAlignment(Qt::AlignRight | Qt::AlignVCenter);
+  m_unsaved->setSizePolicy(QSizePolicy::Ignored, QSizePolicy::Preferred);
+  footer->addWidget(m_unsaved, 1);
+  layout->addLayout(footer);
   connectAll();
   sessionChanged(Change::Trace | Change::Selection | Change::Profile | Change::Theme);
 }
@@ -182,14 +193,7 @@ void BudgetView::buildHeader(QVBoxLayout* layout, QWidget* page) {
   m_undo = tool(QStringLiteral("undo"), "budget.undo", tr("Undo"), tr("Undo (Ctrl+Z)"));
   m_redo = tool(QStringLiteral("redo"), "budget.redo", tr("Redo"), tr("Redo (Ctrl+Shift+Z)"));
   m_historyButton = tool({}, "budget.history", tr("History"), tr("List of edits; click one to go there"));
-  header->addSpacing(Theme::kUnit);
-  m_unsaved = new ElidedLabel(page);
-  m_unsaved->setObjectName(QStringLiteral("budget.unsaved"));
-  setRole(m_unsaved, QStringLiteral("secondary"));
-  m_unsaved->setAlignment(Qt::AlignRight | Qt::AlignVCenter);
-  m_unsaved->setSizePolicy(QSizePolicy::Ignored, QSizePolicy::Preferred);
-  header->addWidget(m_unsaved, 1);
-  header->addSpacing(Theme::kUnit);
+  header->addStretch(1);
   m_mean = new QLabel(page);
   m_mean->setObjectName(QStringLiteral("budget.mean"));
   m_mean->setFont(fonts::title());
@@ -250,6 +254,7 @@ void BudgetView::connectAll() {
   connect(&m_model, &ProfileModel::message, this, [this](const QString& text, bool bad) { showMessage(text, bad); });
   connect(&m_model, &QAbstractItemModel::dataChanged, this, [this] { refreshHeader(); });
   connect(&m_model, &QAbstractItemModel::modelReset, this, [this] { refreshHeader(); });
+  connect(&session().profile(), &ProfileDocument::profileReplaced, this, [this] { showMessage({}, false); });
   connect(m_curve, &BudgetCurve::layerPicked, this, [this](int layer) { pick(layer); });
   connect(m_curve, &BudgetCurve::selectionChanged, this, [this] {
     if (m_syncing) return;
@@ -280,6 +285,7 @@ void BudgetView::sessionChanged(ChangeFlags changes) {
     m_curve->applyTheme();
     m_mean->setFont(fonts::title());
     m_message->setFont(fonts::secondary());
+    m_unsaved->setFont(fonts::secondary());
     m_table->horizontalHeader()->setFont(fonts::secondary());
     m_table->viewport()->update();
   }

@@ -7,6 +7,7 @@
 #include <QLabel>
 #include <QMenu>
 #include <QPainter>
+#include <QPushButton>
 #include <QTimer>
 #include <QToolButton>
 #include <QVBoxLayout>
@@ -72,7 +73,8 @@ class Legend : public QWidget {
     update();
   }
   [[nodiscard]] QSize sizeHint() const override {
-    const int rows = m_bar ? 2 : std::max(1, (static_cast<int>(m_counts.size()) + 1) / 2);
+    const int perRow = columns();
+    const int rows = m_bar ? 2 : std::max(1, (static_cast<int>(m_counts.size()) + perRow - 1) / perRow);
     return {200, rows * rowHeight() + 2};
   }
 
@@ -97,15 +99,20 @@ class Legend : public QWidget {
       painter.drawText(line, Qt::AlignHCenter, m_what);
       return;
     }
-    const int column = width() / 2;
-    for (std::size_t i = 0; i < m_counts.size(); ++i) {
-      const int x = static_cast<int>(i % 2) * column, y = static_cast<int>(i / 2) * rowHeight();
-      const QRect row(x, y, column - Theme::kPad, rowHeight());
-      paintClassGlyph(painter, QRectF(x, y + (rowHeight() - 10) / 2.0, 10, 10), m_counts[i].first, theme);
+    const int perRow = columns();
+    // Close together on the left: a number far from its word is hard to pair.
+    const int column = std::min(width() / perRow, 116);
+    for (int i = 0; i < static_cast<int>(m_counts.size()); ++i) {
+      const int x = i % perRow * column, y = i / perRow * rowHeight();
+      const QRect row(x, y, column - Theme::kGroupGap, rowHeight());
+      paintClassGlyph(painter, QRectF(x, y + (rowHeight() - 10) / 2.0, 10, 10),
+                      m_counts[static_cast<std::size_t>(i)].first, theme);
       painter.setPen(theme.text);
-      painter.drawText(row.adjusted(16, 0, 0, 0), Qt::AlignLeft | Qt::AlignVCenter, word(m_counts[i].first));
+      painter.drawText(row.adjusted(16, 0, 0, 0), Qt::AlignLeft | Qt::AlignVCenter,
+                       word(m_counts[static_cast<std::size_t>(i)].first));
       painter.setPen(theme.secondary);
-      painter.drawText(row, Qt::AlignRight | Qt::AlignVCenter, QString::number(m_counts[i].second));
+      painter.drawText(row, Qt::AlignRight | Qt::AlignVCenter,
+                       QString::number(m_counts[static_cast<std::size_t>(i)].second));
     }
   }
 
@@ -115,6 +122,7 @@ class Legend : public QWidget {
                ? QObject::tr("undecided")
                : QString::fromLatin1(headClassName(c).data(), static_cast<qsizetype>(headClassName(c).size()));
   }
+  [[nodiscard]] int columns() const { return width() >= 184 ? 2 : 1; }
   [[nodiscard]] int rowHeight() const { return QFontMetrics(fonts::secondary()).height() + 6; }
   std::vector<std::pair<HeadClass, int>> m_counts;
   bool m_bar = false;
@@ -131,11 +139,9 @@ class HeadsView : public View {
     auto* header = new QHBoxLayout;
     header->setContentsMargins(4, 0, 0, 0);
     m_title = new NoteLabel(nullptr, false);
-    m_modeButton = new QToolButton;
+    m_modeButton = new QPushButton;
     m_modeButton->setObjectName(QStringLiteral("headsMode"));
-    m_modeButton->setPopupMode(QToolButton::InstantPopup);
-    m_modeButton->setToolButtonStyle(Qt::ToolButtonTextBesideIcon);
-    m_modeButton->setLayoutDirection(Qt::RightToLeft);  // the arrow follows the word
+    m_modeButton->setProperty("link", true);
     m_modeButton->setAccessibleName(tr("What the head grid shows"));
     auto* menu = new QMenu(m_modeButton);
     auto* group = new QActionGroup(this);
@@ -164,7 +170,7 @@ class HeadsView : public View {
     foot->setContentsMargins(4, 4, 4, 0);
     foot->addWidget(m_legend);
     auto* progressRow = new QHBoxLayout;
-    m_progress = new NoteLabel(nullptr, false);
+    m_progress = new NoteLabel;
     m_pause = new QToolButton;
     m_pause->setObjectName(QStringLiteral("headsPause"));
     m_pause->setAutoRaise(true);
@@ -196,7 +202,6 @@ class HeadsView : public View {
   void sessionChanged(ChangeFlags changes) override {
     if (changes & Change::Trace) m_facts.setTrace(session().trace());
     if (changes & (ChangeFlags(Change::Trace) | Change::Selection)) requestFacts();
-    if (changes & Change::Theme) updateModeButton();
     refresh();
   }
 
@@ -223,13 +228,8 @@ class HeadsView : public View {
   }
   void updateModeButton() {
     const ModeInfo& info = kModes[static_cast<std::size_t>(m_mode)];
-    m_modeButton->setText(tr(info.title));
+    m_modeButton->setText(tr(info.title) + QStringLiteral(" \u25BE"));
     m_modeButton->setToolTip(tr(info.meaning));
-    QPalette palette = m_modeButton->palette();
-    palette.setColor(QPalette::ButtonText, Theme::current().accent);
-    m_modeButton->setPalette(palette);
-    m_modeButton->setIcon(
-        QIcon(tintedPixmap(QStringLiteral("chevron-down-accent"), 12, Theme::current().accent, devicePixelRatioF())));
   }
 
   [[nodiscard]] QString methodId() {
@@ -289,6 +289,7 @@ class HeadsView : public View {
     std::vector<HeadCell> cells;
     cells.reserve(layers.size() * heads.size());
     std::array<int, 6> counts{};
+    QString problem;
     double low = std::numeric_limits<double>::infinity(), high = -low;
     for (const int layer : layers)
       for (const int head : heads) {
@@ -298,6 +299,8 @@ class HeadsView : public View {
         const HeadFacts* facts = id ? m_facts.find(*id) : nullptr;
         const HeadResult result = id && !method.isEmpty() ? s.runs().find(method, *id) : nullptr;
         describe(cell, layer, head, facts, result.get());
+        if (facts != nullptr && !facts->error.empty() && !cell.classKnown && problem.isEmpty())
+          problem = QString::fromStdString(facts->error);
         if (cell.captured) ++counts[static_cast<std::size_t>(cell.headClass)];
         if (cell.value) {
           low = std::min(low, *cell.value);
@@ -328,7 +331,9 @@ class HeadsView : public View {
     m_grid->setCurrent(at.layer, at.head);
 
     const bool busy = !m_facts.isIdle();
-    m_progress->setVisible(busy);
+    m_progress->setVisible(busy || !problem.isEmpty());
+    m_progress->setRole(busy ? NoteLabel::Role::Secondary : NoteLabel::Role::Warning);
+    if (!busy) m_progress->setText(problem);
     m_pause->setVisible(busy);
     if (busy) {
       m_progress->setText(m_facts.isPaused()
@@ -403,7 +408,8 @@ class HeadsView : public View {
   HeadFactsStore m_facts;
   Mode m_mode = Mode::Class;
   NoteLabel *m_title, *m_empty, *m_progress;
-  QToolButton *m_modeButton, *m_pause;
+  QPushButton* m_modeButton;
+  QToolButton* m_pause;
   std::vector<QAction*> m_modeActions;
   HeadsGrid* m_grid;
   Legend* m_legend;

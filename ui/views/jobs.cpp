@@ -36,9 +36,8 @@ class JobRow : public QWidget {
     auto* head = new QHBoxLayout;
     m_name = new ElidedLabel;
     m_percent = new QLabel;
-    m_percent->setFont(fonts::tabular());
     m_percent->setAlignment(Qt::AlignRight | Qt::AlignVCenter);
-    m_percent->setMinimumWidth(QFontMetrics(fonts::tabular()).horizontalAdvance(QStringLiteral("100 %")));
+    m_percent->setMinimumWidth(QFontMetrics(fonts::base()).horizontalAdvance(QStringLiteral("100 %")));
     head->addWidget(m_name, 1);
     head->addWidget(m_percent);
     m_bar = new QProgressBar;

@@ -90,7 +90,7 @@ class NumberTable : public QWidget {
     Row& row = rowOf(meaning);
     const bool visible = !value.isEmpty();
     row.value->setText(value);
-    row.value->setFont(boldTabular());
+    row.value->setFont(fonts::title());
     const Theme& theme = Theme::current();
     if (glyph != HeadClass::None) {
       const qreal ratio = devicePixelRatioF();
@@ -115,11 +115,6 @@ class NumberTable : public QWidget {
     NoteLabel* definition;
     QFrame* line;
   };
-  static QFont boldTabular() {
-    QFont font = fonts::tabular();
-    font.setWeight(QFont::DemiBold);
-    return font;
-  }
   Row& rowOf(const Meaning& meaning) {
     const QString key = QLatin1String(meaning.key);
     for (Row& row : m_rows)

@@ -118,7 +118,6 @@ class TraceView : public View {
     column->addLayout(sliderRow);
     column->addWidget(m_stepText);
     column->addWidget(m_branchRow);
-    column->addStretch(1);
 
     m_playTimer.setInterval(kPlayIntervalMs);
     connect(&m_playTimer, &QTimer::timeout, this,
@@ -148,6 +147,10 @@ class TraceView : public View {
   [[nodiscard]] QString hint() const override { return tr(", and . step \u00B7 Space play"); }
 
  protected:
+  void resizeEvent(QResizeEvent* event) override {
+    View::resizeEvent(event);
+    setMaximumHeight(layout()->hasHeightForWidth() ? layout()->heightForWidth(width()) : sizeHint().height());
+  }
   void keyPressEvent(QKeyEvent* event) override {
     if (event->key() == Qt::Key_Space && m_slider->isEnabled()) {
       m_play->toggle();
@@ -206,6 +209,10 @@ class TraceView : public View {
     m_branch->setCurrentText(QString::fromStdString(s.selection().branch));
     m_branchRow->setVisible(branches.size() > 1);
     m_updating = false;
+    // As tall as its text: the rest of the column belongs to the heads.
+    updateGeometry();
+    setMaximumHeight(layout()->hasHeightForWidth() ? layout()->heightForWidth(std::max(width(), 200))
+                                                   : sizeHint().height());
   }
 
   QString stepText(int step) {

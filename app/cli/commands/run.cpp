@@ -122,6 +122,7 @@ class RunCommand final : public Command {
     request.warmup = m_warmup == "on";
     request.evaluate.rows = m_selectors.rowCount();
     request.evaluate.includePadding = context.includePadding();
+    request.keepPlanArrays = !m_plan.empty();
     if (!m_draws.empty()) request.draws = readDraws(m_draws);
 
     RunReport report = runMethod(*trace, request, context.backend(), context.control(m_method));

@@ -218,6 +218,35 @@ TEST_F(Run, StopsBetweenHeads) {
   EXPECT_EQ(done, 2);
 }
 
+TEST_F(Run, ArraysCanBeDroppedOnceEvaluated) {
+  const MemoryTrace trace = memoryTrace(textSpec(), {2}, {0}, 2);
+  RunRequest r = request("svg");
+  const RunReport whole = runMethod(trace, r, *backend, {});
+  r.keepPlanArrays = false;
+  bool seen = true;
+  const RunReport slim =
+      runMethod(trace, r, *backend, {}, [&](const HeadReport& head) { seen = seen && !head.plan.blockMask.empty(); });
+  EXPECT_TRUE(seen);
+  for (std::size_t i = 0; i < 2; ++i) {
+    EXPECT_TRUE(slim.heads[i].plan.blockMask.empty() && slim.heads[i].plan.rowIntervals.empty());
+    EXPECT_EQ(slim.heads[i].plan.mse, whole.heads[i].plan.mse);
+    EXPECT_EQ(slim.heads[i].plan.facts, whole.heads[i].plan.facts);
+    EXPECT_EQ(slim.heads[i].evaluation.keptMass, whole.heads[i].evaluation.keptMass);
+  }
+}
+
+TEST_F(Run, CountsFollowTheDraws) {
+  const MemoryTrace trace = memoryTrace(textSpec(), {2}, {0}, 1);
+  RunRequest r = request("svg");
+  r.draws.emplace();
+  r.draws->sampledRows = {4, 9, 4};
+  const RunReport report = runMethod(trace, r, *backend, {});
+  EXPECT_EQ(report.resolved.at("num_sampled_rows"), "3");
+  EXPECT_EQ(report.heads[0].plan.facts.at("sampled_rows"), 3);
+  r.draws->sampledRows = {4, 100000};
+  EXPECT_THAT(refusal([&] { (void)runMethod(trace, r, *backend, {}); }), HasSubstr("100000"));
+}
+
 TEST_F(Run, UnknownMethodsAndParametersAreRefused) {
   const MemoryTrace trace = memoryTrace(textSpec());
   RunRequest r = request("svg");

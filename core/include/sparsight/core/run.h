@@ -40,6 +40,9 @@ struct RunRequest {
   bool warmup = false;  ///< apply the warm-up gate
   EvaluateOptions evaluate;
   std::optional<Draws> draws;
+  /// false: plans in the report lose their orders, masks and intervals once evaluated (onHead still sees them). At
+  /// 100,000 tokens a plan is some 12 MiB, so a run over a whole model cannot keep them all.
+  bool keepPlanArrays = true;
 };
 struct HeadReport {
   HeadId id;
