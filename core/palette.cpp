@@ -220,6 +220,33 @@ double decodeValue(ValueCode code) noexcept {
   return std::exp2(kCodeLog2Min + (code - kCodeFirst) * kCodeStep);
 }
 
+std::vector<std::uint16_t> entriesByCode(const ValueRange& range) {
+  std::vector<std::uint16_t> out(kValueCodes);
+  for (const ValueCode code : {kCodeNaN, kCodeZero}) {
+    out[code] = static_cast<std::uint16_t>(paletteEntry(decodeValue(code), range));
+  }
+  // Entries rise with the code except that "under" and "over" lie outside the table: rank them for the search.
+  const auto rankOf = [&range](int code) {
+    const int entry = paletteEntry(decodeValue(static_cast<ValueCode>(code)), range);
+    return entry == kEntryUnder ? -1 : entry == kEntryOver ? kPaletteEntries : entry;
+  };
+  for (int first = kCodeFirst; first < kValueCodes;) {
+    const int rank = rankOf(first);
+    int same = first, step = 1;  // same: the last code known to share the entry; galloping, then bisection
+    while (same + step < kValueCodes && rankOf(same + step) == rank) {
+      same += step;
+      step *= 2;
+    }
+    for (; step > 0; step /= 2) {
+      if (same + step < kValueCodes && rankOf(same + step) == rank) same += step;
+    }
+    const int entry = rank < 0 ? kEntryUnder : rank == kPaletteEntries ? kEntryOver : rank;
+    std::fill(out.begin() + first, out.begin() + same + 1, static_cast<std::uint16_t>(entry));
+    first = same + 1;
+  }
+  return out;
+}
+
 void encodeValues(std::span<const float> values, std::span<ValueCode> codes) noexcept {
   for (std::size_t i = 0; i < values.size(); ++i) codes[i] = encodeValue(values[i]);
 }

@@ -16,7 +16,7 @@ QRgb opaque(Rgb c) { return qRgb(c.r, c.g, c.b); }
 QRgb dimmedColor(QRgb color, const Theme& theme) {
   constexpr int kGreyPercent = 30;
   const int grey = qGray(color);
-  const QColor back = theme.dark ? theme.noData : theme.noData;
+  const QColor back = theme.noData;
   const auto mix = [grey](int background) { return (grey * kGreyPercent + background * (100 - kGreyPercent)) / 100; };
   return qRgb(mix(back.red()), mix(back.green()), mix(back.blue()));
 }
@@ -31,15 +31,16 @@ ColorLut::ColorLut(const ColorSettings& settings, const Theme& theme) : m_settin
   const auto table = extendedTable(settings.palette, {byte(none.red()), byte(none.green()), byte(none.blue())});
   m_colors.resize(kValueCodes);
   m_dimmed.resize(kValueCodes);
-  for (int code = 0; code < kValueCodes; ++code) {
-    const auto i = static_cast<std::size_t>(code);
-    if (code == kCodeNaN) {
-      m_colors[i] = m_dimmed[i] = qRgba(0, 0, 0, 0);
-      continue;
-    }
-    const int entry = paletteEntry(decodeValue(static_cast<ValueCode>(code)), settings.range);
-    m_colors[i] = opaque(table[static_cast<std::size_t>(entry)]);
-    m_dimmed[i] = dimmedColor(m_colors[i], theme);
+  std::vector<QRgb> full(table.size()), dim(table.size());
+  for (std::size_t entry = 0; entry < table.size(); ++entry) {
+    full[entry] = opaque(table[entry]);
+    dim[entry] = dimmedColor(full[entry], theme);
+  }
+  full[kEntryNoData] = dim[kEntryNoData] = qRgba(0, 0, 0, 0);
+  const auto entries = entriesByCode(settings.range);
+  for (std::size_t code = 0; code < entries.size(); ++code) {
+    m_colors[code] = full[entries[code]];
+    m_dimmed[code] = dim[entries[code]];
   }
 }
 

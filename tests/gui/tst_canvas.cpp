@@ -123,7 +123,7 @@ class TestCanvas : public QObject {
     const auto canvas = makeCanvas();
     QSignalSpy settled(canvas.get(), &TileCanvas::settled);
     show(*canvas, head);
-    QVERIFY(settled.count() >= 1);
+    QTRY_VERIFY(settled.count() >= 1);
     QVERIFY(!canvas->isApproximate());
     QCOMPARE(canvas->viewport().cols, 520.0);
     QVERIFY(!canvas->currentScene().draws.empty());

@@ -41,7 +41,8 @@ void ColorBar::setHistogram(std::shared_ptr<const CodeHistogram> histogram) {
 void ColorBar::setTitle(const QString& first, const QString& second) {
   m_title = first;
   m_subtitle = second;
-  setToolTip(first + QLatin1Char(' ') + second);
+  setToolTip(
+      tr("%1, %2\nDrag the limits; double-click takes the default ones, R fits them to this map").arg(first, second));
   update();
 }
 

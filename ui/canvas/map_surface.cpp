@@ -67,13 +67,10 @@ bool canUseOpenGl(QString* description) {
 }
 
 Renderer chosenRenderer() {
-  static const Renderer chosen = [] {
-    const QByteArray forced = qgetenv("SPARSIGHT_RENDERER");
-    if (forced == "raster") return Renderer::Raster;
-    if (forced == "gl") return probe().usable ? Renderer::OpenGl : Renderer::Raster;
-    return probe().usable && !probe().software ? Renderer::OpenGl : Renderer::Raster;
-  }();
-  return chosen;
+  const QByteArray forced = qgetenv("SPARSIGHT_RENDERER");
+  if (forced == "raster") return Renderer::Raster;
+  if (forced == "gl") return probe().usable ? Renderer::OpenGl : Renderer::Raster;
+  return probe().usable && !probe().software ? Renderer::OpenGl : Renderer::Raster;
 }
 
 std::unique_ptr<MapSurface> createMapSurface(Renderer renderer, SceneSource& source, QWidget* parent) {

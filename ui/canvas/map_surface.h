@@ -75,7 +75,8 @@ class MapSurface {
 
 enum class Renderer : std::uint8_t { Raster, OpenGl };
 /// SPARSIGHT_RENDERER=raster|gl, else OpenGL where a hardware 3.3 context can be made. Software contexts (llvmpipe,
-/// softpipe, SwiftShader) are far slower than the raster painter. Decided once.
+/// softpipe, SwiftShader) are far slower than the raster painter. The probe runs
+/// once, the variable is read for every new canvas.
 [[nodiscard]] Renderer chosenRenderer();
 /// Whether an OpenGL 3.3 core context can be made at all, and its renderer string.
 [[nodiscard]] bool canUseOpenGl(QString* description = nullptr);

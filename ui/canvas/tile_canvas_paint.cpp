@@ -202,12 +202,24 @@ void TileCanvas::paintReadout(QPainter& painter) {
   const QFontMetricsF metrics(painter.font());
   const double y = height() - metrics.height() - Theme::kUnit;
   const auto pieces = readoutPieces();
+  const auto paintState = [&](double used) {
+    const QString state = tr("%1 \u00b7 tiles %2 of %3 \u00b7 %4")
+                              .arg(isApproximate() ? tr("approx.") : tr("exact"), formatBytes(m_cacheBytes),
+                                   formatBytes(m_cacheLimit), m_surface->description().section(QLatin1Char(' '), 0, 1));
+    painter.setFont(fonts::secondary());
+    const double w = QFontMetricsF(painter.font()).horizontalAdvance(state);
+    if (used + w + 2 * Theme::kEdge > width()) return;
+    painter.setPen(theme.disabled);
+    painter.drawText(QRectF(width() - w - Theme::kGroupGap, y, w + 1, metrics.height()),
+                     Qt::AlignRight | Qt::AlignVCenter, state);
+  };
   if (pieces.empty()) {
     painter.setFont(fonts::secondary());
     painter.setPen(theme.secondary);
     painter.drawText(QRectF(m_plot.left(), y, width() - m_plot.left(), metrics.height()),
                      Qt::AlignLeft | Qt::AlignVCenter,
                      tr("move over the map to read a token pair, right click picks it"));
+    paintState(m_plot.left() + 420.0);
     return;
   }
   const double space = metrics.horizontalAdvance(QLatin1Char(' ')) + 2;
@@ -222,6 +234,7 @@ void TileCanvas::paintReadout(QPainter& painter) {
     painter.drawText(QRectF(x, y, w + 1, metrics.height()), Qt::AlignLeft | Qt::AlignVCenter, text);
     x += w + space * (label ? 1 : 2);
   }
+  paintState(x);
 }
 
 // ---------------------------------------------------------------- over the map

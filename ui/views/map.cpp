@@ -142,6 +142,7 @@ class MapView : public View {
         m_canvas->setColors(colors);
         m_paletteChosen = false;
       }
+      if (!m_keptRows.empty()) setStrips(m_keptRows, m_lostRows);
       m_canvas->update();
     }
     if (changes.testFlag(Change::Settings)) applySettings();
@@ -149,9 +150,7 @@ class MapView : public View {
     if (changes.testFlag(Change::Pair)) showPair();
   }
 
-  [[nodiscard]] bool isSettled() const override {
-    return !m_loading && !m_stripsPending && m_canvas->isSettled() && !(m_fitPending && m_canvas->map());
-  }
+  [[nodiscard]] bool isSettled() const override { return !m_loading && !m_stripsPending && m_canvas->isSettled(); }
 
   [[nodiscard]] QJsonObject saveState() const override {
     const ColorSettings& colors = m_canvas->colors();
@@ -475,6 +474,8 @@ class MapView : public View {
     if (!result || result->skippedReason.size() > 0) {
       m_canvas->setOverlay(nullptr);
       m_canvas->setStrips({});
+      m_keptRows.clear();
+      m_lostRows.clear();
       m_shownResult.reset();
       m_overlayOfShown.reset();
       m_stripJob.cancel();
@@ -484,6 +485,8 @@ class MapView : public View {
     if (result != m_shownResult) {
       m_shownResult = result;
       m_overlayOfShown.reset();
+      m_keptRows.clear();
+      m_lostRows.clear();
       m_canvas->setOverlay(nullptr);
       m_canvas->setStrips({});
       prepareResult(map, result);
@@ -567,12 +570,14 @@ class MapView : public View {
         });
   }
 
-  void setStrips(const std::vector<float>& kept, const std::vector<float>& lost) {
+  void setStrips(std::vector<float> kept, std::vector<float> lost) {
+    m_keptRows = std::move(kept);
+    m_lostRows = std::move(lost);
     const Theme& theme = Theme::current();
     std::vector<RowStrip> strips;
-    strips.push_back({tr("kept"), tr("Kept keys of each query row"), theme.slotA, kept});
-    if (!lost.empty()) {
-      strips.push_back({tr("lost"), tr("Attention mass each query row loses"), theme.slotB, lost});
+    strips.push_back({tr("kept"), tr("Kept keys of each query row"), theme.slotA, m_keptRows});
+    if (!m_lostRows.empty()) {
+      strips.push_back({tr("lost"), tr("Attention mass each query row loses"), theme.slotB, m_lostRows});
     }
     m_canvas->setStrips(std::move(strips));
   }
@@ -587,6 +592,7 @@ class MapView : public View {
   QTimer m_patience;
   HeadResult m_shownResult;
   std::shared_ptr<const PlanOverlay> m_overlayOfShown;
+  std::vector<float> m_keptRows, m_lostRows;  // what the strips show
   bool m_stripsPending = false;
   bool m_wantComputed = false, m_wantOverlay = true, m_paletteChosen = false;
   bool m_fitPending = true, m_fitting = false, m_rangeRestored = false;

@@ -103,12 +103,12 @@ class MapCommand : public Command {
     const Interval cols = parseRange(m_cols, "--cols", head.input.k.rows);
     const auto [cellRows, cellCols] = parseCells(m_cells, rows.last - rows.first, cols.last - cols.first);
     const TileRect rect{rows.first, rows.last, cols.first, cols.last, cellRows, cellCols};
+    const Reduce reduce = m_reduce == "mean" ? Reduce::Mean : Reduce::Max;
+    const std::vector<float> cells = mapRegion(head, rect, reduce, qOrder, kOrder, context.backend(), control);
     if (cellRows > rows.last - rows.first || cellCols > cols.last - cols.first) {
       context.warn(fmt::format("{}x{} cells are more than the region's {}x{} tokens; cells without a token are NaN",
                                cellRows, cellCols, rows.last - rows.first, cols.last - cols.first));
     }
-    const Reduce reduce = m_reduce == "mean" ? Reduce::Mean : Reduce::Max;
-    const std::vector<float> cells = mapRegion(head, rect, reduce, qOrder, kOrder, context.backend(), control);
     control.report(1.0);
     for (const std::string& fallback : context.backend().takeFallbacks()) context.warn(fallback);
 

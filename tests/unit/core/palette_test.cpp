@@ -75,6 +75,19 @@ TEST(Palette, CodesKeepValuesToATenthOfAPercent) {
   }
 }
 
+TEST(Palette, EntriesByCodeAreThoseOfEveryCode) {
+  for (const ValueRange& range :
+       {ValueRange{}, ValueRange{3e-5, 0.02, ValueScale::Log}, ValueRange{0.0, 0.3, ValueScale::Linear},
+        ValueRange{0.1, 0.1001, ValueScale::Linear}, ValueRange{1e-12, 2.0, ValueScale::Log}}) {
+    const auto entries = entriesByCode(range);
+    ASSERT_EQ(entries.size(), static_cast<std::size_t>(kValueCodes));
+    for (int code = 0; code < kValueCodes; ++code) {
+      ASSERT_EQ(entries[static_cast<std::size_t>(code)], paletteEntry(decodeValue(static_cast<ValueCode>(code)), range))
+          << code << " of " << range.minimum << ".." << range.maximum;
+    }
+  }
+}
+
 TEST(Palette, PixelsMapToTheCellUnderTheirCentre) {
   EXPECT_EQ(cellAtPixel(10, 10.0, 4.0), 0);
   EXPECT_EQ(cellAtPixel(13, 10.0, 4.0), 0);

@@ -62,6 +62,8 @@ inline constexpr ValueCode kCodeNaN = 0, kCodeZero = 1, kCodeFirst = 2;
 inline constexpr double kCodeLog2Min = -40.0, kCodeLog2Max = 1.0;
 [[nodiscard]] ValueCode encodeValue(float value) noexcept;
 [[nodiscard]] double decodeValue(ValueCode code) noexcept;
+/// paletteEntry of every code: one table per change of range, in a fraction of a millisecond.
+[[nodiscard]] std::vector<std::uint16_t> entriesByCode(const ValueRange& range);
 void encodeValues(std::span<const float> values, std::span<ValueCode> codes) noexcept;
 
 /// The one function from a pixel to a cell that every painter uses: cell under the centre of pixel `pixel`, when cell 0
