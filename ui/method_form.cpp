@@ -159,7 +159,9 @@ void MethodForm::addRow(const ParamSpec& spec, const std::string& defaultValue, 
   row.editor->setAccessibleName(labelOf(spec));
   row.editor->setAccessibleDescription(text(spec.meaning));
   row.editor->setToolTip(label->toolTip());
-  row.editor->setFixedWidth(spec.type == ParamType::Bool ? 24 : static_cast<int>((spec.type == ParamType::Choice ? 116 : 84) * fonts::scale()));
+  row.editor->setFixedWidth(spec.type == ParamType::Bool
+                                ? 24
+                                : static_cast<int>((spec.type == ParamType::Choice ? 116 : 84) * fonts::scale()));
   label->setBuddy(row.editor);
   row.reset = new QToolButton(holder);
   row.reset->setIcon(themedIcon(QStringLiteral("reset")));

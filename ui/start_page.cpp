@@ -105,7 +105,8 @@ StartPage::StartPage(Session& session, QWidget* parent) : QWidget(parent), m_ses
   m_title = new QLabel(QStringLiteral("Sparsight"));
   auto* subtitle = new NoteLabel;
   subtitle->setText(
-      tr("See what the heads of a video diffusion transformer attend to, run sparse methods on them, tune their budgets."));
+      tr("See what the heads of a video diffusion transformer attend to, run sparse methods on them, tune their "
+         "budgets."));
   column->addWidget(m_title);
   column->addWidget(subtitle);
   column->addSpacing(Theme::kEdge);

@@ -42,13 +42,17 @@ void installInterruptHandler() {
 
 int exitCodeOf(ErrorCode code) {
   switch (code) {
-    case ErrorCode::InvalidArgument: return kUsage;
+    case ErrorCode::InvalidArgument:
+      return kUsage;
     case ErrorCode::Io:
     case ErrorCode::Format:
     case ErrorCode::Unsupported:
-    case ErrorCode::OutOfMemory: return kInput;
-    case ErrorCode::Device: return kDevice;
-    case ErrorCode::Internal: return kInternal;
+    case ErrorCode::OutOfMemory:
+      return kInput;
+    case ErrorCode::Device:
+      return kDevice;
+    case ErrorCode::Internal:
+      return kInternal;
   }
   return kInternal;
 }
@@ -179,7 +183,8 @@ int runCli(int argc, const char* const* argv) {
   app.add_option("--seed", context.seed, "Seed of everything random");
   app.add_option("--memory-limit", context.memoryLimitMiB, "Refuse heads above this many MiB")
       ->check(CLI::Range(Index{1}, Index{1} << 40));
-  app.add_option("--padding", context.padding, "Padding keys and rows: exclude, or include (as SVOO's profiling counts)")
+  app.add_option("--padding", context.padding,
+                 "Padding keys and rows: exclude, or include (as SVOO's profiling counts)")
       ->check(CLI::IsMember({"exclude", "include"}));
   app.add_flag("--quiet", context.quiet, "No progress on stderr");
 
@@ -208,9 +213,8 @@ int runCli(int argc, const char* const* argv) {
       return app.exit(e);
     } catch (const CLI::ParseError& e) {
       return fail(kUsage, fmt::format("{}; see sparsight-cli {}--help", e.what(),
-                                      app.get_subcommands().empty()
-                                          ? std::string()
-                                          : app.get_subcommands().front()->get_name() + " "));
+                                      app.get_subcommands().empty() ? std::string()
+                                                                    : app.get_subcommands().front()->get_name() + " "));
     }
     for (std::size_t i = 0; i < subs.size(); ++i) {
       if (subs[i]->parsed()) return commands[i]->run(context);

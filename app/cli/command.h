@@ -25,11 +25,11 @@ class Context {
   Index memoryLimitMiB = 0;
   std::string padding = "exclude";
   bool quiet = false;
-  std::string program;                  ///< "sparsight-cli 0.1.0", goes into files
+  std::string program;  ///< "sparsight-cli 0.1.0", goes into files
 
   [[nodiscard]] bool includePadding() const noexcept { return padding == "include"; }
   [[nodiscard]] Executor& executor();
-  [[nodiscard]] Backend& backend();     ///< created on first use
+  [[nodiscard]] Backend& backend();  ///< created on first use
   /// Stop on Ctrl+C; progress as a bar on a terminal, a line per 10 % otherwise, none with --quiet.
   [[nodiscard]] Control control(const std::string& what);
   [[nodiscard]] TraceOptions traceOptions() const;

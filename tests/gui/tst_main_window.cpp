@@ -13,10 +13,10 @@
 #include <QMessageBox>
 #include <QMimeData>
 #include <QPushButton>
-#include <QSignalSpy>
-#include <QTest>
 #include <QRegularExpression>
 #include <QSettings>
+#include <QSignalSpy>
+#include <QTest>
 #include <QTextBrowser>
 #include <atomic>
 #include <chrono>
@@ -148,7 +148,8 @@ class TstMainWindow : public QObject {
       QVERIFY2(names.insert(action->objectName()).second, qPrintable(action->objectName()));
       QVERIFY(!action->text().isEmpty());
       for (const QKeySequence& key : action->shortcuts())
-        QVERIFY2(keys.insert(key.toString()).second, qPrintable(action->objectName() + QLatin1Char(' ') + key.toString()));
+        QVERIFY2(keys.insert(key.toString()).second,
+                 qPrintable(action->objectName() + QLatin1Char(' ') + key.toString()));
     }
     for (const QMenu* menu : m_window->findChildren<QMenu*>())
       for (const QAction* action : menu->actions())
@@ -182,8 +183,10 @@ class TstMainWindow : public QObject {
     QTest::newRow("layer head") << QStringLiteral("L1 H2") << n << 1 << 2 << qint64{-1} << qint64{-1};
     QTest::newRow("words") << QStringLiteral("layer 1, head=0") << n << 1 << 0 << qint64{-1} << qint64{-1};
     QTest::newRow("tokens") << QStringLiteral("q=12 k=88") << n << n << n << qint64{12} << qint64{88};
-    QTest::newRow("place") << QStringLiteral("frame 3 row 1 col 4") << n << n << n << qint64{3 * 24 + 1 * 6 + 4} << qint64{-1};
-    QTest::newRow("places") << QStringLiteral("f1 r2 c3 -> f0 r1 c2") << n << n << n << qint64{24 + 12 + 3} << qint64{8};
+    QTest::newRow("place") << QStringLiteral("frame 3 row 1 col 4") << n << n << n << qint64{3 * 24 + 1 * 6 + 4}
+                           << qint64{-1};
+    QTest::newRow("places") << QStringLiteral("f1 r2 c3 -> f0 r1 c2") << n << n << n << qint64{24 + 12 + 3}
+                            << qint64{8};
     QTest::newRow("key place") << QStringLiteral("k f0 r0 c1") << n << n << n << qint64{-1} << qint64{1};
     QTest::newRow("all") << QStringLiteral("l0h1 q5") << n << 0 << 1 << qint64{5} << qint64{-1};
   }
@@ -202,7 +205,8 @@ class TstMainWindow : public QObject {
 
   void goToRefusesWhatIsNotThere() {
     openTrace();
-    for (const char* text : {"", "L9", "H99", "S1000", "q=104", "frame 4 row 0 col 0", "x5", "L", "q=99999999999999999999", "L1 banana"}) {
+    for (const char* text :
+         {"", "L9", "H99", "S1000", "q=104", "frame 4 row 0 col 0", "x5", "L", "q=99999999999999999999", "L1 banana"}) {
       QString error;
       QVERIFY2(!parseGoto(QLatin1String(text), *m_session, &error).has_value(), text);
       QVERIFY2(!error.isEmpty(), text);
@@ -323,7 +327,8 @@ class TstMainWindow : public QObject {
       const QString anchor = page.section(QLatin1Char('#'), 1);
       bool found = anchor.isEmpty();
       for (const QString& line : QString::fromUtf8(file.readAll()).split(QLatin1Char('\n')))
-        if (line.startsWith(QLatin1Char('#')) && headingAnchor(line.section(QLatin1Char(' '), 1)) == anchor) found = true;
+        if (line.startsWith(QLatin1Char('#')) && headingAnchor(line.section(QLatin1Char(' '), 1)) == anchor)
+          found = true;
       QVERIFY2(found, info->helpPage);
     }
     m_window->activateWindow();

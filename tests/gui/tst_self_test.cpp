@@ -59,14 +59,14 @@ class TstSelfTest : public QObject {
 
   void rendersWithoutADisplay() {
     const QString png = m_home.file(QStringLiteral("grid.png"));
-    const QStringList command{QStringLiteral("render"),  m_trace,
-                              QStringLiteral("--view"),  QStringLiteral("grid"),
-                              QStringLiteral("--out"),   png,
-                              QStringLiteral("--size"),  QStringLiteral("400x500"),
-                              QStringLiteral("--scale"), QStringLiteral("2"),
-                              QStringLiteral("--theme"), QStringLiteral("dark"),
+    const QStringList command{QStringLiteral("render"),   m_trace,
+                              QStringLiteral("--view"),   QStringLiteral("grid"),
+                              QStringLiteral("--out"),    png,
+                              QStringLiteral("--size"),   QStringLiteral("400x500"),
+                              QStringLiteral("--scale"),  QStringLiteral("2"),
+                              QStringLiteral("--theme"),  QStringLiteral("dark"),
                               QStringLiteral("--method"), QStringLiteral("svg"),
-                              QStringLiteral("--param"), QStringLiteral("kept=0.3"),
+                              QStringLiteral("--param"),  QStringLiteral("kept=0.3"),
                               QStringLiteral("--metric"), QStringLiteral("kept")};
     const Ran ran = run(command);
     QVERIFY2(ran.code == 0, qPrintable(ran.err));
@@ -88,14 +88,17 @@ class TstSelfTest : public QObject {
   void rendersTheMapAsEveryFormat() {
     for (const char* suffix : {"png", "svg", "pdf"}) {
       const QString out = m_home.file(QStringLiteral("map.%1").arg(QLatin1String(suffix)));
-      const Ran ran = run({QStringLiteral("render"), m_trace, QStringLiteral("--view"), QStringLiteral("map"), QStringLiteral("--out"), out,
-                           QStringLiteral("--layer"), QStringLiteral("1"), QStringLiteral("--head"), QStringLiteral("2"),
-                           QStringLiteral("--size"), QStringLiteral("700x500")});
+      const Ran ran =
+          run({QStringLiteral("render"), m_trace, QStringLiteral("--view"), QStringLiteral("map"),
+               QStringLiteral("--out"), out, QStringLiteral("--layer"), QStringLiteral("1"), QStringLiteral("--head"),
+               QStringLiteral("2"), QStringLiteral("--size"), QStringLiteral("700x500")});
       QVERIFY2(ran.code == 0, qPrintable(ran.err));
       QFile file(out);
       QVERIFY(file.open(QIODevice::ReadOnly));
       const QByteArray head = file.read(400);
-      const QByteArray expected = qstrcmp(suffix, "png") == 0 ? QByteArray("PNG") : qstrcmp(suffix, "svg") == 0 ? QByteArray("<svg") : QByteArray("%PDF");
+      const QByteArray expected = qstrcmp(suffix, "png") == 0   ? QByteArray("PNG")
+                                  : qstrcmp(suffix, "svg") == 0 ? QByteArray("<svg")
+                                                                : QByteArray("%PDF");
       QVERIFY(head.contains(expected));
       QVERIFY(file.size() > 2000);
     }
@@ -130,7 +133,8 @@ class TstSelfTest : public QObject {
     arguments.replaceInStrings(QRegularExpression(QStringLiteral("^o\\.")), m_home.file(QStringLiteral("o.")));
     const Ran ran = run(arguments, !arguments.contains(QStringLiteral("render")));
     QVERIFY2(ran.code == code, qPrintable(QStringLiteral("%1: %2").arg(ran.code).arg(ran.err)));
-    QVERIFY2(ran.err.startsWith(QStringLiteral("sparsight: ")) && !ran.err.contains(QLatin1Char('\n')), qPrintable(ran.err));
+    QVERIFY2(ran.err.startsWith(QStringLiteral("sparsight: ")) && !ran.err.contains(QLatin1Char('\n')),
+             qPrintable(ran.err));
     QVERIFY(!QFileInfo::exists(m_home.file(QStringLiteral("o.png"))));
   }
 

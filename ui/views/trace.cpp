@@ -215,7 +215,8 @@ class TraceView : public View {
   /// As tall as its text at this width: the rest of the column belongs to the heads.
   void fitHeight() {
     layout()->activate();
-    const int wanted = layout()->hasHeightForWidth() ? layout()->totalHeightForWidth(width()) : layout()->totalSizeHint().height();
+    const int wanted =
+        layout()->hasHeightForWidth() ? layout()->totalHeightForWidth(width()) : layout()->totalSizeHint().height();
     if (wanted != height() || minimumHeight() != wanted) setFixedHeight(wanted);
   }
 

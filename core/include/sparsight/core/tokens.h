@@ -11,10 +11,19 @@
 
 namespace sparsight {
 
-enum class SegmentKind : std::uint8_t { Video = 0, Text = 1, Image = 2, Audio = 3, History = 4, Register = 5, Other = 255 };
+enum class SegmentKind : std::uint8_t {
+  Video = 0,
+  Text = 1,
+  Image = 2,
+  Audio = 3,
+  History = 4,
+  Register = 5,
+  Other = 255
+};
 [[nodiscard]] std::string_view segmentKindName(SegmentKind kind) noexcept;
 
-/// A run of tokens of one kind. Video-like segments carry a grid, frame-major: token = (frame * height + y) * width + x.
+/// A run of tokens of one kind. Video-like segments carry a grid, frame-major: token = (frame * height + y) * width +
+/// x.
 struct Segment {
   SegmentKind kind = SegmentKind::Other;
   Index start = 0;

@@ -19,10 +19,10 @@ namespace sparsight {
 /// One attention call: a layer's attention at a denoising step (0-based index) in one guidance branch.
 struct CallId {
   int step = 0;
-  std::string branch;           ///< "cond", "uncond", "batched", ...
+  std::string branch;  ///< "cond", "uncond", "batched", ...
   int layer = 0;
-  std::string kind = "self";    ///< "self", "joint", "cross", ...
-  int call = 0;                 ///< further calls of that kind in the same layer: self.1, ...
+  std::string kind = "self";  ///< "self", "joint", "cross", ...
+  int call = 0;               ///< further calls of that kind in the same layer: self.1, ...
   auto operator<=>(const CallId&) const = default;
 };
 struct HeadId {
@@ -34,23 +34,23 @@ struct HeadId {
 /// What is known of a captured call without reading its tensors.
 struct CallInfo {
   CallId id;
-  std::string component;        ///< "transformer", "transformer_2"
+  std::string component;  ///< "transformer", "transformer_2"
   std::string module;
-  std::string path;             ///< HDF5 path, for messages
+  std::string path;  ///< HDF5 path, for messages
   double timestep = 0, sigma = 0;
-  double scale = 0;             ///< factor on q k^T
-  std::vector<int> heads;       ///< head ids, in storage order
-  int kvHeads = 0;              ///< stored K/V heads (GQA: fewer than heads)
+  double scale = 0;        ///< factor on q k^T
+  std::vector<int> heads;  ///< head ids, in storage order
+  int kvHeads = 0;         ///< stored K/V heads (GQA: fewer than heads)
   DType dtype = DType::F16;
   Index nQ = 0, nK = 0, headDim = 0, valueDim = 0;
   bool hasV = false, hasOut = false, hasLse = false;
   bool hasKeyValid = false, hasDenseMask = false;
-  bool qSubset = false;         ///< only some query rows are stored
-  bool available = true;        ///< false: chunks never written or the part file is missing
+  bool qSubset = false;   ///< only some query rows are stored
+  bool available = true;  ///< false: chunks never written or the part file is missing
   std::string unavailableReason;
   std::vector<int> unavailableHeads;  ///< head ids whose data was never written, ascending; all of them: !available
-  std::vector<float> absmax;    ///< q, k, v as stated by the writer; may be empty
-  TokenLayout layout;           ///< effective layout of this call (overrides applied)
+  std::vector<float> absmax;          ///< q, k, v as stated by the writer; may be empty
+  TokenLayout layout;                 ///< effective layout of this call (overrides applied)
 };
 
 struct ModelInfo {
@@ -76,18 +76,18 @@ struct TraceInfo {
   bool complete = true;
   ModelInfo model;
   RunInfo run;
-  TokenLayout layout;                     ///< global; a call may override
-  std::vector<CallInfo> calls;            ///< sorted by id
+  TokenLayout layout;           ///< global; a call may override
+  std::vector<CallInfo> calls;  ///< sorted by id
   std::optional<FramesInfo> frames;
-  std::vector<std::string> warnings;      ///< one line each
+  std::vector<std::string> warnings;  ///< one line each
   bool hasSyntheticTruth = false;
 
   [[nodiscard]] const CallInfo* find(const CallId& id) const noexcept;
-  [[nodiscard]] std::vector<int> steps() const;      ///< captured, ascending, unique
+  [[nodiscard]] std::vector<int> steps() const;  ///< captured, ascending, unique
   [[nodiscard]] std::vector<int> layers() const;
   [[nodiscard]] std::vector<int> heads() const;
   [[nodiscard]] std::vector<std::string> branches() const;
-  [[nodiscard]] std::string defaultBranch() const;   ///< "cond" if present, else the first
+  [[nodiscard]] std::string defaultBranch() const;  ///< "cond" if present, else the first
   /// The call shown for (step, branch, layer): kind "self" or "joint" first, call 0; nullptr if not captured.
   [[nodiscard]] const CallInfo* callAt(int step, std::string_view branch, int layer) const noexcept;
 };
@@ -95,13 +95,13 @@ struct TraceInfo {
 /// Everything needed to compute on one head. `input` borrows from `keepAlive`.
 struct HeadData {
   HeadId id;
-  AttentionIn input;                   ///< queryValid is derived from keyValid for self-attention
+  AttentionIn input;  ///< queryValid is derived from keyValid for self-attention
   TokenLayout layout;
-  std::vector<Index> qRows;            ///< model token of each stored query row; empty = identity
-  std::string family;                  ///< of the model, for method rules
+  std::vector<Index> qRows;  ///< model token of each stored query row; empty = identity
+  std::string family;        ///< of the model, for method rules
   std::shared_ptr<const void> keepAlive;
   Index bytes = 0;
-  std::vector<std::string> warnings;   ///< of the sample check: all-zero keys or values, values above absmax
+  std::vector<std::string> warnings;  ///< of the sample check: all-zero keys or values, values above absmax
 
   [[nodiscard]] Index queryToken(Index row) const noexcept {
     return qRows.empty() ? row : qRows[static_cast<std::size_t>(row)];
@@ -114,17 +114,17 @@ struct HeadData {
 /// Synthetic ground truth: class per (step, layer, head) and the legend.
 struct SyntheticTruth {
   int steps = 0, layers = 0, heads = 0;
-  std::vector<std::int8_t> classOf;      ///< [S, L, H], indices of captured steps and layers
+  std::vector<std::int8_t> classOf;  ///< [S, L, H], indices of captured steps and layers
   std::vector<std::string> classes;
 };
 struct FramesRgb {
   FramesInfo info;
-  std::vector<std::uint8_t> rgb;         ///< [F, h, w, 3]
+  std::vector<std::uint8_t> rgb;  ///< [F, h, w, 3]
 };
 
 struct TraceOptions {
-  Index cacheBytes = Index{1} << 30;     ///< LRU of loaded heads
-  Index memoryLimitBytes = 0;            ///< refuse heads larger than this; 0 = 3/4 of physical memory
+  Index cacheBytes = Index{1} << 30;  ///< LRU of loaded heads
+  Index memoryLimitBytes = 0;         ///< refuse heads larger than this; 0 = 3/4 of physical memory
 };
 
 /// A captured trace, immutable after open. Any thread may call load(); an internal mutex serialises the file.
@@ -147,8 +147,8 @@ class Trace {
 /// Opens a trace file (trace v1.x) reading metadata only. Throws Error{Io|Format|Unsupported}.
 [[nodiscard]] std::unique_ptr<Trace> openTrace(const std::filesystem::path& path, const TraceOptions& options = {});
 
-/// What kind of file this is, by content: "trace", "plan", "results", "profile-csv", "profile-json"; anything else throws
-/// Error{Io|Format}.
+/// What kind of file this is, by content: "trace", "plan", "results", "profile-csv", "profile-json"; anything else
+/// throws Error{Io|Format}.
 [[nodiscard]] std::string sniffFormat(const std::filesystem::path& path);
 
 struct Finding {
@@ -157,8 +157,8 @@ struct Finding {
   std::string where;    ///< dataset or attribute path
   std::string message;  ///< what and how to mend
 };
-/// Every rule of the format on every dataset, all tensors read; deep also recomputes `lse` and `out` of sampled rows with
-/// the backend. Throws only where nothing can be checked (no HDF5 file, no trace, unknown version) and on stop.
+/// Every rule of the format on every dataset, all tensors read; deep also recomputes `lse` and `out` of sampled rows
+/// with the backend. Throws only where nothing can be checked (no HDF5 file, no trace, unknown version) and on stop.
 [[nodiscard]] std::vector<Finding> checkTrace(const std::filesystem::path& path, bool deep, Backend* backend,
                                               const Control& control);
 

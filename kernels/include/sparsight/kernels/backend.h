@@ -17,13 +17,13 @@ namespace sparsight {
 
 /// One head's tensors, borrowed. Scores are scale * q k^T; softmax is over the valid keys of a row.
 struct AttentionIn {
-  MatrixView q;                               ///< [Nq, D]
-  MatrixView k;                               ///< [Nk, D]
-  MatrixView v;                               ///< [Nk, Dv]; data == nullptr: not captured
+  MatrixView q;  ///< [Nq, D]
+  MatrixView k;  ///< [Nk, D]
+  MatrixView v;  ///< [Nk, Dv]; data == nullptr: not captured
   double scale = 1.0;
-  std::span<const std::uint8_t> keyValid;     ///< [Nk], 0 = padding; empty = all valid
-  std::span<const std::uint8_t> queryValid;   ///< [Nq], 0 = padding row; empty = all valid
-  std::span<const std::uint8_t> denseMask;    ///< [Nq * Nk] row-major, 0 = masked; empty = none
+  std::span<const std::uint8_t> keyValid;    ///< [Nk], 0 = padding; empty = all valid
+  std::span<const std::uint8_t> queryValid;  ///< [Nq], 0 = padding row; empty = all valid
+  std::span<const std::uint8_t> denseMask;   ///< [Nq * Nk] row-major, 0 = masked; empty = none
 };
 
 /// A head made ready for one backend (packed, converted or uploaded once, used by many operations).
@@ -85,16 +85,16 @@ struct AttendResult {
 /// Row statistics of the exact softmax. A row without a valid key has LSE -inf and a padding row NaN; both have entropy
 /// and top1 NaN and 0 keys.
 struct RowStats {
-  std::vector<float> lse;             ///< [n]
-  std::vector<float> entropyBits;     ///< [n]
-  std::vector<float> top1;            ///< [n] largest p
-  std::vector<Index> keysForMass;     ///< [n] smallest number of keys whose mass reaches `mass` x the row's total
+  std::vector<float> lse;          ///< [n]
+  std::vector<float> entropyBits;  ///< [n]
+  std::vector<float> top1;         ///< [n] largest p
+  std::vector<Index> keysForMass;  ///< [n] smallest number of keys whose mass reaches `mass` x the row's total
 };
 
 /// The `total` largest probabilities over all listed rows (ties: lowest row in list order, then lowest key).
 struct GlobalTop {
-  float threshold = 0;         ///< smallest kept probability; +inf: none kept
-  std::vector<Index> count;    ///< [n] how many of each row are kept
+  float threshold = 0;       ///< smallest kept probability; +inf: none kept
+  std::vector<Index> count;  ///< [n] how many of each row are kept
 };
 
 enum class Op : std::uint8_t { LseMap, Tile, Attend, AttendTop, RowStats, GlobalTop };
@@ -127,8 +127,8 @@ class Backend {
   [[nodiscard]] virtual std::vector<float> tile(const PreparedHead& head, std::span<const float> rowLse,
                                                 const TileRect& rect, Reduce reduce, const Control& control) = 0;
   /// keep without intervals and ptr empty: all valid keys (dense attention).
-  [[nodiscard]] virtual AttendResult attend(const PreparedHead& head, std::span<const Index> rows,
-                                            const RowKeep& keep, const Control& control) = 0;
+  [[nodiscard]] virtual AttendResult attend(const PreparedHead& head, std::span<const Index> rows, const RowKeep& keep,
+                                            const Control& control) = 0;
   /// Keeps the counts[i] most probable valid keys of rows[i]; ties go to the lowest key.
   [[nodiscard]] virtual AttendResult attendTop(const PreparedHead& head, std::span<const Index> rows,
                                                std::span<const Index> counts, const Control& control) = 0;

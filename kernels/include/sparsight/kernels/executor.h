@@ -21,7 +21,8 @@ struct Control {
   }
 };
 
-/// Parallel loops over blocks of work, on a oneTBB arena of a fixed number of threads. Safe to use from several threads.
+/// Parallel loops over blocks of work, on a oneTBB arena of a fixed number of threads. Safe to use from several
+/// threads.
 class Executor {
  public:
   /// threads <= 0: all cores.

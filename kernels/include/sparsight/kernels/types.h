@@ -33,8 +33,8 @@ struct MatrixView {
 
 /// View of a contiguous float32 buffer [rows, cols].
 [[nodiscard]] inline MatrixView viewOf(std::span<const float> values, Index rows, Index cols) noexcept {
-  return {reinterpret_cast<const std::byte*>(values.data()), rows, cols,
-          cols * static_cast<Index>(sizeof(float)), DType::F32};
+  return {reinterpret_cast<const std::byte*>(values.data()), rows, cols, cols * static_cast<Index>(sizeof(float)),
+          DType::F32};
 }
 
 /// Half-open range of key positions [first, last).
