@@ -29,7 +29,11 @@ GlSurface::GlSurface(SceneSource& source, QWidget* parent)
   setAttribute(Qt::WA_TransparentForMouseEvents);
 }
 
-GlSurface::~GlSurface() { release(); }
+GlSurface::~GlSurface() {
+  // The base destroys the context after these members are gone: its last signal must not reach them.
+  disconnect(m_contextGone);
+  release();
+}
 
 void GlSurface::release() {
   if (context() == nullptr || !isValid()) return;
