@@ -21,7 +21,9 @@ HeadFacts computeFacts(const Trace& trace, const HeadId& id, JobContext& context
   const Method& svg = methodById("svg");
   const TraceInfo& info = trace.info();
   ParamSet params = ParamSet::parse(svg.params(), {});
-  params.setDefaults(svg.defaultsFor(info, params));
+  auto defaults = svg.defaultsFor(info, params);
+  for (const ParamSpec& spec : svg.params()) defaults.try_emplace(spec.name, spec.defaultValue);
+  params.setDefaults(std::move(defaults));
   const std::vector<int> steps = info.steps();
   const auto ordinal = static_cast<int>(std::lower_bound(steps.begin(), steps.end(), id.call.step) - steps.begin());
   const MethodInput input{

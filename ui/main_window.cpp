@@ -149,6 +149,8 @@ MainWindow::MainWindow(Session& session, const Settings& settings, QWidget* pare
 
 MainWindow::~MainWindow() {
   m_session.openProfile = nullptr;
+  // Children die after this: a dialog that hides then moves the focus, and what reacts to it is gone already.
+  disconnect(qApp, nullptr, this, nullptr);
   disconnect(&m_session, nullptr, this, nullptr);
   disconnect(&m_session.profile(), nullptr, this, nullptr);
 }
@@ -983,7 +985,8 @@ void MainWindow::quit() {
         qWarning("%s", error.what());
       }
     }
-    close();
+    // Not from here: this may run inside the close event, and Qt ignores a close within a close.
+    QMetaObject::invokeMethod(this, &QWidget::close, Qt::QueuedConnection);
   });
 }
 

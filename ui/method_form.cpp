@@ -30,10 +30,7 @@ QString labelOf(const ParamSpec& spec) {
   // "sparsity" means kept in one method and skipped in another: where the unambiguous alias exists, that is the name.
   const bool kept =
       spec.name == "sparsity" && std::find(spec.aliases.begin(), spec.aliases.end(), "kept") != spec.aliases.end();
-  QString label = kept ? QStringLiteral("kept") : text(spec.name);
-  constexpr std::size_t kLongestUnit = 10;
-  if (!spec.unit.empty() && spec.unit.size() <= kLongestUnit && spec.unit != "fraction")
-    label += QStringLiteral(" (%1)").arg(text(spec.unit));
+  const QString label = kept ? QStringLiteral("kept") : text(spec.name);
   return label;
 }
 
@@ -48,6 +45,7 @@ QString tooltipOf(const ParamSpec& spec, const std::string& defaultValue) {
   QStringList facts;
   if ((spec.type == ParamType::Int || spec.type == ParamType::Real) && spec.maximum > spec.minimum)
     facts << QObject::tr("range %1 to %2").arg(QString::number(spec.minimum), QString::number(spec.maximum));
+  if (!spec.unit.empty()) facts << QObject::tr("in %1").arg(text(spec.unit));
   facts << QObject::tr("default %1").arg(defaultValue.empty() ? QObject::tr("none") : text(defaultValue));
   if (spec.perHead) facts << QObject::tr("a list a,b,\u2026 gives one value per head");
   tip += QStringLiteral("<p>%1</p>").arg(facts.join(QStringLiteral("; ")).toHtmlEscaped());
@@ -161,7 +159,7 @@ void MethodForm::addRow(const ParamSpec& spec, const std::string& defaultValue, 
   row.editor->setAccessibleName(labelOf(spec));
   row.editor->setAccessibleDescription(text(spec.meaning));
   row.editor->setToolTip(label->toolTip());
-  row.editor->setFixedWidth(spec.type == ParamType::Bool ? 24 : static_cast<int>(104 * fonts::scale()));
+  row.editor->setFixedWidth(spec.type == ParamType::Bool ? 24 : static_cast<int>((spec.type == ParamType::Choice ? 116 : 84) * fonts::scale()));
   label->setBuddy(row.editor);
   row.reset = new QToolButton(holder);
   row.reset->setIcon(themedIcon(QStringLiteral("reset")));

@@ -103,6 +103,11 @@ struct Options {
   int timeoutSeconds = 300, threads = 0;
 };
 
+/// The offscreen platform says on every resize that it cannot pass size hints on; stderr is for errors of ours.
+void onlyRealMessages(QtMsgType type, const QMessageLogContext&, const QString& message) {
+  if (type == QtCriticalMsg || type == QtFatalMsg) std::fprintf(stderr, "sparsight: %s\n", qPrintable(message));
+}
+
 /// The options, or an exit code with the reason already printed.
 std::optional<int> parse(int argc, char** argv, Options& o) {
   QStringList arguments;
@@ -382,6 +387,7 @@ int runRender(int argc, char** argv) {
     qputenv("QT_QPA_PLATFORM", "offscreen");
     qputenv("SPARSIGHT_RENDERER", "raster");
     qunsetenv("QT_SCALE_FACTOR");
+    qInstallMessageHandler(onlyRealMessages);
     int one = 1;
     char* name[] = {argv[0], nullptr};
     const QApplication app(one, name);

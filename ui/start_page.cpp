@@ -40,7 +40,7 @@ class RecentRow : public QPushButton {
   RecentRow(const QString& path, QWidget* parent) : QPushButton(parent), m_path(path) {
     setFlat(true);
     setProperty("flat", true);
-    setMinimumHeight(44);
+    setProperty("row", true);
     const QFileInfo info(path);
     m_exists = info.exists();
     m_details = m_exists ? QStringLiteral("%1 \u00B7 %2 \u00B7 %3")
@@ -105,7 +105,7 @@ StartPage::StartPage(Session& session, QWidget* parent) : QWidget(parent), m_ses
   m_title = new QLabel(QStringLiteral("Sparsight"));
   auto* subtitle = new NoteLabel;
   subtitle->setText(
-      tr("Look at the attention of video diffusion transformers, run sparse methods on it, tune their budgets."));
+      tr("See what the heads of a video diffusion transformer attend to, run sparse methods on them, tune their budgets."));
   column->addWidget(m_title);
   column->addWidget(subtitle);
   column->addSpacing(Theme::kEdge);
@@ -123,7 +123,7 @@ StartPage::StartPage(Session& session, QWidget* parent) : QWidget(parent), m_ses
   m_synth = new QPushButton(tr("Generate synthetic trace\u2026"));
   m_synth->setObjectName(QStringLiteral("startSynth"));
   for (QPushButton* button : {m_demo, m_open, m_synth}) {
-    button->setMinimumHeight(36);
+    button->setProperty("tall", true);
     buttons->addWidget(button);
   }
   buttons->addStretch(1);

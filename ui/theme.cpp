@@ -182,6 +182,10 @@ QPushButton:hover, QToolButton[framed="true"]:hover { background: @hover; border
 QPushButton:pressed, QToolButton[framed="true"]:pressed { background: @pressed; }
 QPushButton:focus, QToolButton[framed="true"]:focus { border: 2px solid @accent; padding: 0 11px; min-height: @controlFocus; }
 QPushButton:disabled, QToolButton[framed="true"]:disabled { color: @disabled; background: transparent; }
+QPushButton[tall="true"] { min-height: @tall; padding: 0 16px; }
+QPushButton[tall="true"]:focus { min-height: @tallFocus; padding: 0 15px; }
+QPushButton[row="true"] { min-height: @row; border-radius: 6px; }
+QPushButton[row="true"]:focus { min-height: @rowFocus; border: 2px solid @accent; }
 QPushButton[layoutTab="true"] { background: transparent; border-color: transparent; color: @secondary; padding: 0 16px; }
 QPushButton[layoutTab="true"]:hover { background: @hover; color: @text; }
 QPushButton[layoutTab="true"]:focus { border: 2px solid @accent; padding: 0 15px; }
@@ -335,6 +339,10 @@ QString styleSheetOf(const Theme& t) {
       {QStringLiteral("@alternate"), mix(t.panel, t.text, 0.025).name()},
       {QStringLiteral("@selection"), mix(t.panel, t.accent, 0.28).name()},
       {QStringLiteral("@variant"), t.dark ? QStringLiteral("dark") : QStringLiteral("light")},
+      {QStringLiteral("@tallFocus"), scaled(30)},
+      {QStringLiteral("@tall"), scaled(32)},
+      {QStringLiteral("@rowFocus"), scaled(40)},
+      {QStringLiteral("@row"), scaled(42)},
       {QStringLiteral("@controlFocus"), scaled(Theme::kControl - 4)},
       {QStringLiteral("@control"), scaled(Theme::kControl - 2)},
   };

@@ -53,7 +53,7 @@ std::optional<GotoTarget> parseGoto(const QString& text, const Session& session,
                                                        "\\d+)[\\s,]*(?:c(?:ol(?:umn)?)?)\\s*=?\\s*(\\d+)"),
                                         QRegularExpression::CaseInsensitiveOption);
   static const QRegularExpression number(
-      QStringLiteral("^(layer|head|step|query|key|l|h|s|q|k)\\s*=?\\s*(\\d+)(?![\\w.])"),
+      QStringLiteral("^(layer|head|step|query|key|l|h|s|q|k)\\s*=?\\s*(\\d+)(?![\\d.])"),
       QRegularExpression::CaseInsensitiveOption);
   static const QRegularExpression forKey(QStringLiteral("^(?:k(?:ey)?\\s*=?\\s*)(?=f)|^->"),
                                          QRegularExpression::CaseInsensitiveOption);

@@ -161,10 +161,10 @@ class HeadsView : public View {
     column->addLayout(header);
     m_grid = new HeadsGrid;
     m_grid->setObjectName(QStringLiteral("headsGrid"));
-    column->addWidget(m_grid, 1);
+    column->addWidget(m_grid, 1000);
     m_empty = new NoteLabel;
     m_empty->setAlignment(Qt::AlignCenter);
-    column->addWidget(m_empty, 1);
+    column->addWidget(m_empty, 1000);
     m_legend = new Legend;
     auto* foot = new QVBoxLayout;
     foot->setContentsMargins(4, 4, 4, 0);
@@ -178,6 +178,7 @@ class HeadsView : public View {
     progressRow->addWidget(m_pause);
     foot->addLayout(progressRow);
     column->addLayout(foot);
+    column->addStretch(1);
     setFocusProxy(m_grid);
 
     connect(m_pause, &QToolButton::clicked, this, [this] { m_facts.setPaused(!m_facts.isPaused()); });
@@ -219,7 +220,16 @@ class HeadsView : public View {
       if (key == QLatin1String(info.key)) setMode(info.mode);
   }
 
+ protected:
+  void resizeEvent(QResizeEvent* event) override {
+    View::resizeEvent(event);
+    fitGrid();
+  }
+
  private:
+  /// No taller than its rows, so that the legend stands right below them.
+  void fitGrid() { m_grid->setMaximumHeight(m_grid->idealHeight(m_grid->width())); }
+
   void setMode(Mode mode) {
     m_mode = mode;
     m_modeActions[static_cast<std::size_t>(mode)]->setChecked(true);
@@ -328,6 +338,7 @@ class HeadsView : public View {
                          m_mode == Mode::Density ? tr("sampling heads\u2026") : tr("run a method to fill this in"));
     }
     m_grid->setCells(std::move(layers), std::move(heads), std::move(cells));
+    fitGrid();
     m_grid->setCurrent(at.layer, at.head);
 
     const bool busy = !m_facts.isIdle();

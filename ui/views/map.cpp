@@ -219,6 +219,14 @@ class MapView : public View {
     return tr("wheel zoom \u00b7 right click picks \u00b7 PageUp/Down layer, [ ] head, , . step \u00b7 F fit");
   }
 
+  [[nodiscard]] QStringList statusParts() const override {
+    if (!m_canvas->map()) return {};
+    constexpr Index kMegabyte = 1'000'000;
+    const Index limit = (Index{Settings::load().tileCacheMiB} << 20) / kMegabyte;
+    return {tr("tiles %1 / %2 MB").arg(m_canvas->tileBytes() / kMegabyte).arg(limit),
+            m_canvas->map()->exact() ? tr("exact") : tr("approximate")};
+  }
+
  private:
   void applySettings() {
     const Settings settings = Settings::load();

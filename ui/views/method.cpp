@@ -135,10 +135,14 @@ class NumberTable : public QWidget {
     row.name->setMinimumHeight(26);
     const int at = static_cast<int>(m_rows.size()) * 3;
     m_layout->addWidget(row.name, at, 0);
-    m_layout->addWidget(row.glyph, at, 1);
-    m_layout->addWidget(row.value, at, 2);
-    m_layout->addWidget(row.definition, at + 1, 0, 1, 3);
-    m_layout->addWidget(row.line, at + 2, 0, 1, 3);
+    auto* values = new QHBoxLayout;
+    values->setSpacing(6);
+    values->addStretch(1);
+    values->addWidget(row.glyph);
+    values->addWidget(row.value);
+    m_layout->addLayout(values, at, 1);
+    m_layout->addWidget(row.definition, at + 1, 0, 1, 2);
+    m_layout->addWidget(row.line, at + 2, 0, 1, 2);
     m_rows.push_back(row);
     return m_rows.back();
   }

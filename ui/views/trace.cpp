@@ -149,7 +149,7 @@ class TraceView : public View {
  protected:
   void resizeEvent(QResizeEvent* event) override {
     View::resizeEvent(event);
-    setMaximumHeight(layout()->hasHeightForWidth() ? layout()->heightForWidth(width()) : sizeHint().height());
+    if (event->oldSize().width() != event->size().width()) fitHeight();
   }
   void keyPressEvent(QKeyEvent* event) override {
     if (event->key() == Qt::Key_Space && m_slider->isEnabled()) {
@@ -184,7 +184,7 @@ class TraceView : public View {
     m_captured->setVisible(!m_captured->text().isEmpty());
     if (hasProfile) {
       const Profile& profile = s.profile().current();
-      m_profile->setText(tr("profile %1: %2 steps \u00B7 %3 layers \u00B7 %4 heads")
+      m_profile->setText(tr("%1: %2 \u00D7 %3 \u00D7 %4")
                              .arg(s.profile().displayName())
                              .arg(profile.steps())
                              .arg(profile.layers())
@@ -209,10 +209,14 @@ class TraceView : public View {
     m_branch->setCurrentText(QString::fromStdString(s.selection().branch));
     m_branchRow->setVisible(branches.size() > 1);
     m_updating = false;
-    // As tall as its text: the rest of the column belongs to the heads.
-    updateGeometry();
-    setMaximumHeight(layout()->hasHeightForWidth() ? layout()->heightForWidth(std::max(width(), 200))
-                                                   : sizeHint().height());
+    fitHeight();
+  }
+
+  /// As tall as its text at this width: the rest of the column belongs to the heads.
+  void fitHeight() {
+    layout()->activate();
+    const int wanted = layout()->hasHeightForWidth() ? layout()->totalHeightForWidth(width()) : layout()->totalSizeHint().height();
+    if (wanted != height() || minimumHeight() != wanted) setFixedHeight(wanted);
   }
 
   QString stepText(int step) {
