@@ -137,8 +137,14 @@ TEST_F(Check, ProfilesAndPlans) {
   EXPECT_EQ(bad.exitCode, 3);
   EXPECT_THAT(bad.err, HasSubstr("bad.csv"));
   buildTrace(path("t.h5"));
-  ASSERT_EQ(runProgram({"run", path("t.h5"), "--method", "dense", "--plan", path("plan.h5"), "--quiet"}).exitCode, 0);
+  ASSERT_EQ(runProgram({"run", path("t.h5"), "--method", "dense", "--plan", path("plan.h5"), "--results",
+                        path("results.h5"), "--quiet"})
+                .exitCode,
+            0);
   EXPECT_THAT(runProgram({"check", path("plan.h5")}).out, HasSubstr("2 planned heads"));
+  const Program results = runProgram({"check", path("results.h5")});
+  EXPECT_EQ(results.exitCode, 0) << results.err;
+  EXPECT_THAT(results.out, HasSubstr("2 evaluated heads"));
 }
 
 TEST_F(Check, MissingArgumentIsAUsageError) { EXPECT_EQ(runProgram({"check"}).exitCode, 2); }

@@ -78,6 +78,7 @@ class CheckCommand final : public Command {
     }
     const auto entries = readPlanFile(m_file);
     for (const PlanFileEntry& entry : entries) {
+      if (format != "plan") break;  // a results file holds numbers only
       try {
         entry.plan.validate();
       } catch (const Error& error) {
@@ -87,7 +88,8 @@ class CheckCommand final : public Command {
              error.what()});
       }
     }
-    findings.push_back({Finding::Level::Info, "", fmt::format("{} planned heads", entries.size())});
+    findings.push_back({Finding::Level::Info, "",
+                        fmt::format("{} {} heads", entries.size(), format == "plan" ? "planned" : "evaluated")});
     return findings;
   }
 

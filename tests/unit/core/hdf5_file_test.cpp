@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trace/hdf5_file.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <array>
+#include <limits>
+#include <thread>
+
+#include "sparsight/kernels/error.h"
+#include "tests/support/trace_builder.h"
+
+namespace sparsight::h5 {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing_support::Hdf5Editor;
+using testing_support::TemporaryFolder;
+
+template <class F>
+std::string messageOf(F&& f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  ADD_FAILURE() << "no error";
+  return {};
+}
+
+TEST(Hdf5File, AttributesComeBackAsWritten) {
+  const TemporaryFolder folder;
+  {
+    File file = File::create(folder / "a.h5");
+    Group g = file.createGroup("deep/er");
+    g.writeInt("i", std::numeric_limits<std::int64_t>::min());
+    g.writeInt32("i32", -7);
+    g.writeByte("b", 255);
+    g.writeReal("r", 0.1);
+    g.writeString("s", "caf\xc3\xa9");
+    g.writeString("empty", "");
+    g.writeStrings("list", std::vector<std::string>{"x", "", "zz"});
+    g.writeArray("a", std::vector<float>{1.5F, -2.0F});
+    g.writeInt("i", 5);  // again: replaced
+    g.writeStrings("none", {});
+  }
+  const File file = File::openRead(folder / "a.h5");
+  const Group g = file.openGroup("deep/er");
+  EXPECT_EQ(g.path(), "/deep/er");
+  EXPECT_EQ(g.readInt("i"), 5);
+  EXPECT_EQ(g.readInt("i32"), -7);
+  EXPECT_EQ(g.readInt("b"), 255);
+  EXPECT_EQ(g.readReal("r"), 0.1);
+  EXPECT_EQ(g.readReal("i32"), -7.0);  // integers are numbers too
+  EXPECT_EQ(g.readString("s"), "caf\xc3\xa9");
+  EXPECT_EQ(g.readString("empty"), "");
+  EXPECT_THAT(g.readStrings("list"), ElementsAre("x", "", "zz"));
+  EXPECT_THAT(g.readReals("a"), ElementsAre(1.5, -2.0));
+  EXPECT_TRUE(g.readStrings("none").empty());
+  EXPECT_EQ(g.tryInt("absent"), std::nullopt);
+  EXPECT_THAT(messageOf([&] { (void)g.readInt("absent", "write it"); }),
+              HasSubstr("/deep/er: attribute 'absent' is missing; write it"));
+  EXPECT_THAT(messageOf([&] { (void)g.readInt("r"); }), HasSubstr("holds floats, expected integers"));
+  EXPECT_THAT(messageOf([&] { (void)g.readString("i"); }), HasSubstr("holds integers, expected text"));
+}
+
+TEST(Hdf5File, DatasetsOfEveryElementAndStorage) {
+  const TemporaryFolder folder;
+  const std::vector<std::int64_t> big{1, -2, std::numeric_limits<std::int64_t>::max()};
+  const std::array<Index, 2> shape{40, 30};
+  std::vector<float> values(1200);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
+  {
+    File file = File::create(folder / "a.h5");
+    file.writeDataset("big", big);
+    file.writeDataset("bytes", std::vector<std::uint8_t>{0, 255});
+    file.writeDataset("empty", std::vector<std::int32_t>{});
+    StorageOptions storage;
+    storage.chunk = {16, 30};
+    storage.deflate = 4;
+    storage.shuffle = true;
+    file.writeDataset<float>("packed", values, shape, storage);
+    file.writeDataset<float>("a/b/plain", values, shape);
+    file.close();
+  }
+  const File file = File::openRead(folder / "a.h5");
+  EXPECT_EQ(file.openDataset("big").read<std::int64_t>(), big);
+  EXPECT_EQ(file.openDataset("bytes").read<std::int32_t>(), (std::vector<std::int32_t>{0, 255}));
+  EXPECT_TRUE(file.openDataset("empty").read<std::int64_t>().empty());
+  const Dataset packed = file.openDataset("packed");
+  EXPECT_EQ(packed.info().layout, Layout::Chunked);
+  ASSERT_EQ(packed.info().filters.size(), 2U);
+  EXPECT_TRUE(packed.info().filters[1].available);
+  EXPECT_LT(packed.info().storageBytes, 4800);
+  for (const char* name : {"packed", "a/b/plain"}) {
+    std::vector<float> part(3 * 5);
+    file.openDataset(name).readRaw(std::array<Index, 2>{15, 7}, std::array<Index, 2>{3, 5},
+                                   std::as_writable_bytes(std::span(part)));
+    for (std::size_t r = 0; r < 3; ++r) {
+      for (std::size_t c = 0; c < 5; ++c) EXPECT_EQ(part[r * 5 + c], static_cast<float>((15 + r) * 30 + 7 + c));
+    }
+  }
+  EXPECT_THAT(messageOf([&] { (void)packed.read<float>(1000); }), HasSubstr("1200 elements, more than the 1000"));
+  EXPECT_THAT(messageOf([&] { (void)packed.read<std::int64_t>(); }), HasSubstr("holds float32, expected integers"));
+  EXPECT_THAT(messageOf([&] { (void)file.openDataset("nope"); }), HasSubstr("/nope: no such dataset"));
+  EXPECT_FALSE(file.tryDataset("a").has_value());
+  EXPECT_FALSE(file.tryGroup("big").has_value());
+  EXPECT_TRUE(file.tryGroup("a").has_value());
+}
+
+TEST(Hdf5File, LinksAreListedAndExternalOnesNotFollowed) {
+  const TemporaryFolder folder;
+  File::create(folder / "other.h5").writeDataset("d", std::vector<float>{1});
+  {
+    File file = File::create(folder / "a.h5");
+    file.writeDataset("d", std::vector<float>{2});
+    file.createExternalLink("x", "other.h5", "/d");
+  }
+  {
+    Hdf5Editor edit(folder / "a.h5");
+    edit.softLink("/through", "/x");
+    edit.softLink("/soft", "/d");
+    edit.softLink("/loop", "/loop");
+  }
+  const File file = File::openRead(folder / "a.h5");
+  const auto links = file.links();
+  ASSERT_EQ(links.size(), 5U);
+  EXPECT_EQ(links[4].kind, LinkKind::External);
+  EXPECT_EQ(links[4].targetFile, "other.h5");
+  EXPECT_EQ(links[4].targetPath, "/d");
+  EXPECT_TRUE(file.tryDataset("soft").has_value());
+  EXPECT_FALSE(file.tryDataset("x").has_value());
+  EXPECT_FALSE(file.tryDataset("through").has_value());  // a soft link does not smuggle it in
+  EXPECT_FALSE(file.tryDataset("loop").has_value());
+  EXPECT_THROW((void)file.openDataset("through"), Error);
+  EXPECT_EQ(file.link("none").kind, LinkKind::Missing);
+}
+
+TEST(Hdf5File, CheckedSizes) {
+  EXPECT_EQ(checkedMultiply(3, 4, "x"), 12);
+  EXPECT_EQ(elementCount(std::vector<Index>{2, 3, 4}, "x"), 24);
+  EXPECT_EQ(elementCount({}, "x"), 1);
+  EXPECT_THAT(messageOf([] { (void)checkedMultiply(Index{1} << 40, Index{1} << 40, "q"); }), HasSubstr("q: a size of"));
+  EXPECT_THROW((void)elementCount(std::vector<Index>{2, -3}, "x"), Error);
+  EXPECT_EQ(shapeText(std::vector<Index>{2, 28, 8}), "[2, 28, 8]");
+}
+
+TEST(Hdf5File, FoundBehindAUserBlock) {
+  const TemporaryFolder folder;
+  File::create(folder / "a.h5").writeDataset("d", std::vector<float>{2});
+  EXPECT_TRUE(looksLikeHdf5(folder / "a.h5"));
+  EXPECT_FALSE(looksLikeHdf5(folder / "none.h5"));
+  EXPECT_FALSE(looksLikeHdf5(folder.path()));
+}
+
+TEST(Hdf5File, FilesOfSeveralThreadsDoNotMix) {
+  const TemporaryFolder folder;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      const std::string name = "t" + std::to_string(t) + ".h5";
+      for (int i = 0; i < 10; ++i) {
+        File file = File::create(folder / name);
+        for (int d = 0; d < 5; ++d)
+          file.writeDataset("g/d" + std::to_string(d), std::vector<float>(100, static_cast<float>(t * 10 + d)));
+        file.close();
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  for (int t = 0; t < 4; ++t) {
+    const File file = File::openRead(folder / ("t" + std::to_string(t) + ".h5"));
+    EXPECT_EQ(file.openDataset("g/d3").read<float>()[99], static_cast<float>(t * 10 + 3));
+  }
+}
+
+}  // namespace
+}  // namespace sparsight::h5
