@@ -51,7 +51,7 @@ namespace {
 
 constexpr int kLayoutVersion = 3;
 constexpr int kStatusIntervalMs = 300;
-constexpr int kLeftWidth = 232, kRightWidth = 272;
+constexpr int kLeftWidth = 252, kRightWidth = 272;
 
 QString qs(const std::string& s) { return QString::fromStdString(s); }
 
@@ -578,6 +578,11 @@ void MainWindow::setLayoutPreset(const QString& name) {
   const QByteArray state = QSettings().value(layoutKey(name)).toByteArray();
   if (!state.isEmpty()) restoreState(state, kLayoutVersion);
   m_arranging = false;
+  const QString front = name == QStringLiteral("tune") ? QStringLiteral("heatmap") : QStringLiteral("map");
+  for (int i = 0; i < m_centreTabs->count(); ++i)
+    if (m_centreTabs->tabData(i).toString() == front) m_centreTabs->setCurrentIndex(i);
+  // The focus may have been in a panel that is hidden now.
+  if (m_centre->currentWidget() != nullptr) m_centre->currentWidget()->setFocus(Qt::OtherFocusReason);
   updateDockTitles();
 }
 
@@ -682,6 +687,11 @@ void MainWindow::sessionChanged(ChangeFlags changes) {
       m_session.setSelection(next);
     }
   }
+  if (changes & (ChangeFlags(Change::Trace) | Change::Profile) && !m_session.trace() && !m_session.profile().isEmpty()) {
+    // Without a trace the map has nothing to show; the heat maps have.
+    for (int i = 0; i < m_centreTabs->count(); ++i)
+      if (m_centreTabs->tabData(i).toString() == QStringLiteral("heatmap")) m_centreTabs->setCurrentIndex(i);
+  }
   for (const auto& [id, each] : m_views) each->sessionChanged(changes);
   if (changes & (ChangeFlags(Change::Trace) | Change::Profile) && !m_pendingViews.isEmpty()) {
     const QJsonObject states = std::exchange(m_pendingViews, {});
@@ -762,14 +772,14 @@ void MainWindow::updateRecentMenu() {
 // --- actions ------------------------------------------------------------------------------------------------------
 
 void MainWindow::openFiles(const QStringList& paths) {
-  // Traces one after another would only replace each other: the last trace and the last profile count.
+  bool later = false;
   for (const QString& path : paths) {
     const QFileInfo info(path);
     const QString suffix = info.suffix().toLower();
     if (suffix == QStringLiteral("csv") || suffix == QStringLiteral("json"))
       profile_actions::openFile(m_session, this, info.absoluteFilePath());
     else
-      m_session.openFile(info.absoluteFilePath());
+      m_session.openFile(info.absoluteFilePath(), std::exchange(later, true));
   }
 }
 

@@ -157,7 +157,7 @@ Session::Session(JobQueueOptions options, QObject* parent) : QObject(parent), m_
 Session::~Session() {
   // Handles first, so that nothing new is reported; then the queue joins its lanes; closures in flight die with the
   // bridge.
-  m_openJob.cancel();
+  m_openJobs.clear();
   m_demoProfileJob.cancel();
   m_runJobs.clear();
   m_jobs.reset();
@@ -283,14 +283,16 @@ void Session::setTrace(std::shared_ptr<const Trace> trace) {
 }
 
 void Session::submitOpen(JobSpec spec, const QString& path, std::function<Opened(JobContext&)> work) {
-  m_opening = true;
+  if (!spec.supersedeTag.empty()) cancelOpening();
+  ++m_opening;
   Q_EMIT opening(path);
-  m_openJob = m_jobs->submit<Opened>(std::move(spec), std::move(work),
-                                     [this, path](Outcome<Opened> outcome) { finishOpen(path, std::move(outcome)); });
+  m_openJobs.push_back(m_jobs->submit<Opened>(std::move(spec), std::move(work), [this, path](Outcome<Opened> outcome) {
+    finishOpen(path, std::move(outcome));
+  }));
 }
 
 void Session::finishOpen(const QString& path, Outcome<Opened> outcome) {
-  m_opening = false;
+  --m_opening;
   Q_EMIT opening(QString());
   if (std::holds_alternative<Cancelled>(outcome)) return;
   if (const Error* error = std::get_if<Error>(&outcome)) {
@@ -313,11 +315,11 @@ void Session::finishOpen(const QString& path, Outcome<Opened> outcome) {
   if (!opened.path.isEmpty()) Q_EMIT fileOpened(opened.path);
 }
 
-void Session::openFile(const QString& path) {
+void Session::openFile(const QString& path, bool afterOthers) {
   JobSpec spec;
   spec.name = tr("Open %1").arg(QFileInfo(path).fileName()).toStdString();
   spec.lane = Lane::Io;
-  spec.supersedeTag = "open";
+  if (!afterOthers) spec.supersedeTag = "open";
   const std::filesystem::path file(path.toStdString());
   submitOpen(std::move(spec), path,
              [file, path, options = m_traceOptions, delegate = static_cast<bool>(openProfile)](JobContext& context) {
@@ -394,7 +396,7 @@ void Session::generateTrace(const SynthSpec& synth, const QString& path) {
   });
 }
 
-void Session::cancelOpening() { m_openJob.cancel(); }
+void Session::cancelOpening() { m_openJobs.clear(); }
 
 void Session::closeTrace() {
   if (m_trace) setTrace(nullptr);

@@ -100,8 +100,9 @@ class Session : public QObject {
   void setOverlayMethod(const QString& methodId);
   void addResult(HeadResult result, const QString& methodId);
 
-  /// Opens a trace or profile by content, on the Io lane. Errors arrive by errorOccurred; what was open stays.
-  void openFile(const QString& path);
+  /// Opens a trace or profile by content, on the Io lane. Errors arrive by errorOccurred; what was open stays. A newer call
+  /// stops an older one; with `afterOthers` it waits for it instead (several files at once: a bad one costs only itself).
+  void openFile(const QString& path, bool afterOthers = false);
   /// Generates the demo on first use, with progress; then its profile, measured on first use, unless one is open.
   void openDemo();
   /// Writes a synthetic trace on the Compute lane, then opens it.
@@ -110,7 +111,7 @@ class Session : public QObject {
   void notifySettingsChanged(ChangeFlags what = Change::Settings) { queueChange(what); }
   /// For traces opened from now on.
   void setTraceOptions(const TraceOptions& options) { m_traceOptions = options; }
-  [[nodiscard]] bool isOpening() const noexcept { return m_opening; }
+  [[nodiscard]] bool isOpening() const noexcept { return m_opening > 0; }
   void cancelOpening();
   /// Takes over the opening of a file that turned out to be a profile (questions about convention and unsaved edits
   /// need a window); without it the profile is read and replaces the open one.
@@ -145,8 +146,9 @@ class Session : public QObject {
   TraceOptions m_traceOptions;
   ChangeFlags m_pending;
   QTimer m_flush;
-  JobHandle m_openJob, m_demoProfileJob;
-  bool m_opening = false;
+  std::vector<JobHandle> m_openJobs;
+  JobHandle m_demoProfileJob;
+  int m_opening = 0;
   std::vector<JobHandle> m_runJobs;
 };
 

@@ -16,13 +16,14 @@
 namespace sparsight {
 namespace {
 
-/// Fusion, with mnemonics underlined only while Alt is down.
+/// Fusion, with mnemonics underlined only while Alt is down and no pictures on dialog buttons.
 class Style : public QProxyStyle {
  public:
   Style() : QProxyStyle(QStringLiteral("Fusion")) {}
   int styleHint(StyleHint hint, const QStyleOption* option, const QWidget* widget,
                 QStyleHintReturn* data) const override {
     if (hint == SH_UnderlineShortcut) return QGuiApplication::keyboardModifiers().testFlag(Qt::AltModifier) ? 1 : 0;
+    if (hint == SH_DialogButtonBox_ButtonsHaveIcons) return 0;
     return QProxyStyle::styleHint(hint, option, widget, data);
   }
 };
@@ -163,6 +164,9 @@ QWidget { outline: 0; }
 QMainWindow, QDialog { background: @window; }
 QToolTip { background: @raised; color: @text; border: 1px solid @line; padding: 6px 8px; }
 
+QWidget#topBar { background: @panel; border-bottom: 1px solid @line; }
+QDialog#commandPalette { background: @raised; border: 1px solid @line; }
+QDialog#commandPalette QListWidget { background: @raised; }
 QMenuBar { background: transparent; border: 0; spacing: 0; }
 QMenuBar::item { background: transparent; padding: 6px 9px; border-radius: 4px; }
 QMenuBar::item:selected { background: @hover; }

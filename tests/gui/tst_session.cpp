@@ -107,6 +107,25 @@ class TstSession : public QObject {
     QVERIFY(!session.isOpening());
   }
 
+  void ofSeveralFilesABadOneCostsOnlyItself() {
+    Session session;
+    QSignalSpy errors(&session, &Session::errorOccurred);
+    session.openFile(m_trace);
+    session.openFile(m_home.file(QStringLiteral("missing.h5")), true);
+    QVERIFY(eventually([&] { return session.trace() != nullptr && !errors.isEmpty(); }));
+    QVERIFY(!session.isOpening());
+  }
+
+  void aNewerOpenReplacesAnOlderOne() {
+    Session session;
+    QSignalSpy opened(&session, &Session::fileOpened);
+    session.openFile(m_home.file(QStringLiteral("missing.h5")));
+    session.openFile(m_trace);
+    QVERIFY(eventually([&] { return session.trace() != nullptr; }));
+    QVERIFY(eventually([&] { return !session.isOpening(); }));
+    QCOMPARE(opened.size(), 1);
+  }
+
   void resultsArriveHeadByHead() {
     Session session;
     open(session);

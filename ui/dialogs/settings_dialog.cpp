@@ -5,6 +5,7 @@
 #include <QComboBox>
 #include <QDialogButtonBox>
 #include <QFormLayout>
+#include <QLabel>
 #include <QPushButton>
 #include <QSpinBox>
 #include <QThread>
@@ -66,6 +67,12 @@ SettingsDialog::SettingsDialog(const Settings& s, QWidget* parent) : QDialog(par
     return label;
   };
 
+  // One column of labels over all sections.
+  const auto wide = [](const QString& text) {
+    auto* label = new QLabel(text);
+    label->setMinimumWidth(QFontMetrics(fonts::base()).horizontalAdvance(QDialog::tr("Memory for loaded heads")) + 4);
+    return label;
+  };
   QFormLayout* look = section(tr("Look"));
   m_theme = combo(QStringLiteral("settings.theme"),
                   {{tr("As the desktop"), QStringLiteral("system")},
@@ -91,7 +98,7 @@ SettingsDialog::SettingsDialog(const Settings& s, QWidget* parent) : QDialog(par
                      s.renderer);
   m_reducedMotion = new QCheckBox(tr("Reduce motion"));
   m_reducedMotion->setChecked(s.reducedMotion);
-  look->addRow(tr("Theme"), m_theme);
+  look->addRow(wide(tr("Theme")), m_theme);
   look->addRow(tr("Interface scale"), m_scale);
   look->addRow(tr("Colour map"), m_colorMap);
   look->addRow(tr("Map renderer"), m_renderer);
@@ -106,7 +113,7 @@ SettingsDialog::SettingsDialog(const Settings& s, QWidget* parent) : QDialog(par
   m_threads = spin(QStringLiteral("settings.threads"), 0, std::max(QThread::idealThreadCount(), s.threads), s.threads,
                    QString());
   m_threads->setSpecialValueText(tr("all cores but one (%1)").arg(std::max(1, QThread::idealThreadCount() - 1)));
-  compute->addRow(tr("Backend"), m_backend);
+  compute->addRow(wide(tr("Backend")), m_backend);
   compute->addRow(tr("Threads"), m_threads);
   m_traceCache = spin(QStringLiteral("settings.traceCache"), 64, 1 << 20, s.traceCacheMiB, QStringLiteral(" MiB"));
   m_traceCache->setSingleStep(256);

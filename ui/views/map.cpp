@@ -220,9 +220,10 @@ class MapView : public View {
 
   [[nodiscard]] QStringList statusParts() const override {
     if (!m_canvas->map()) return {};
-    constexpr Index kMegabyte = 1'000'000;
-    const Index limit = (Index{Settings::load().tileCacheMiB} << 20) / kMegabyte;
-    return {tr("tiles %1 / %2 MB").arg(m_canvas->tileBytes() / kMegabyte).arg(limit),
+    constexpr double kMegabyte = 1e6;
+    const double used = static_cast<double>(m_canvas->tileBytes()) / kMegabyte;
+    const double limit = static_cast<double>(Index{Settings::load().tileCacheMiB} << 20) / kMegabyte;
+    return {tr("tiles %1 / %2 MB").arg(QString::number(used, 'f', used < 10 ? 1 : 0), QString::number(limit, 'f', 0)),
             m_canvas->map()->exact() ? tr("exact") : tr("approximate")};
   }
 
