@@ -687,7 +687,8 @@ void MainWindow::sessionChanged(ChangeFlags changes) {
       m_session.setSelection(next);
     }
   }
-  if (changes & (ChangeFlags(Change::Trace) | Change::Profile) && !m_session.trace() && !m_session.profile().isEmpty()) {
+  if (changes & (ChangeFlags(Change::Trace) | Change::Profile) && !m_session.trace() &&
+      !m_session.profile().isEmpty()) {
     // Without a trace the map has nothing to show; the heat maps have.
     for (int i = 0; i < m_centreTabs->count(); ++i)
       if (m_centreTabs->tabData(i).toString() == QStringLiteral("heatmap")) m_centreTabs->setCurrentIndex(i);

@@ -100,8 +100,9 @@ class Session : public QObject {
   void setOverlayMethod(const QString& methodId);
   void addResult(HeadResult result, const QString& methodId);
 
-  /// Opens a trace or profile by content, on the Io lane. Errors arrive by errorOccurred; what was open stays. A newer call
-  /// stops an older one; with `afterOthers` it waits for it instead (several files at once: a bad one costs only itself).
+  /// Opens a trace or profile by content, on the Io lane. Errors arrive by errorOccurred; what was open stays. A newer
+  /// call stops an older one; with `afterOthers` it waits for it instead (several files at once: a bad one costs only
+  /// itself).
   void openFile(const QString& path, bool afterOthers = false);
   /// Generates the demo on first use, with progress; then its profile, measured on first use, unless one is open.
   void openDemo();
