@@ -125,7 +125,7 @@ void SelectorOptions::define(CLI::App& app, bool withRows) {
   app.add_option("--step", steps, "Denoising steps, 0-based indices: 5, 0-3, 0,4,7 or all (index 10 = 11th step)");
   app.add_option("--layer", layers, "Layers: 5, 0-3, 0,4,7 or all");
   app.add_option("--head", heads, "Heads: 5, 0-3, 0,4,7 or all");
-  app.add_option("--branch", branch, "Guidance branch; default cond if present, else the first");
+  app.add_option("--branch", branch, "Guidance branch, or all; default cond if present, else the first");
   app.add_option("--component", component, "Transformer of a two-expert model; default the one that ran at that step");
   app.add_option("--kind", kind, "Kind of attention call");
   app.add_option("--call", call, "Which call of that kind in the layer");

@@ -23,12 +23,13 @@ struct Selector {
 /// Which heads of a trace: the selectors every command shares.
 struct HeadSelection {
   Selector steps, layers, heads;
-  std::optional<std::string> branch;     ///< default: TraceInfo::defaultBranch()
+  std::optional<std::string> branch;     ///< "all", or one; default: TraceInfo::defaultBranch()
   std::optional<std::string> component;  ///< default: the one that ran at that step
   std::string kind = "self";             ///< "self" also matches "joint" when no self call exists
   int call = 0;
 };
-/// Selected heads in run order: branch, layer, step ascending, head. Throws Error{InvalidArgument} naming the selector
+/// Selected heads in run order: branch, layer, step ascending, head (a run of a method that shares its state between
+/// branches walks layer, step, branch, head). Throws Error{InvalidArgument} naming the selector
 /// that matches nothing and what there is.
 [[nodiscard]] std::vector<HeadId> selectHeads(const TraceInfo& trace, const HeadSelection& selection);
 
