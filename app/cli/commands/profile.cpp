@@ -75,6 +75,7 @@ class ProfileCommand final : public Command {
     if (extension != ".csv" && extension != ".json") {
       throw Error(ErrorCode::InvalidArgument, fmt::format("--out {}: the name must end with .csv or .json", m_out));
     }
+    context.checkOutputs({{"--out", m_out}, {"--resume", m_resume}}, {m_traces.begin(), m_traces.end()});
     ProfilingRequest request;
     request.traces.assign(m_traces.begin(), m_traces.end());
     request.mass = m_mass;

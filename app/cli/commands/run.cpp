@@ -114,6 +114,9 @@ class RunCommand final : public Command {
   int run(Context& context) override {
     takeTraceFromParams();
     const auto trace = openTrace(m_trace, context.traceOptions());
+    std::vector<std::filesystem::path> inputs = filesOf(trace->info());
+    inputs.emplace_back(m_draws);
+    context.checkOutputs({{"--plan", m_plan}, {"--results", m_results}}, std::move(inputs));
     RunRequest request;
     request.methodId = m_method;
     request.params = ParamSet::parse(methodById(m_method).params(), m_params);

@@ -79,7 +79,8 @@ struct TraceInfo {
   TokenLayout layout;           ///< global; a call may override
   std::vector<CallInfo> calls;  ///< sorted by id
   std::optional<FramesInfo> frames;
-  std::vector<std::string> warnings;  ///< one line each
+  std::vector<std::string> warnings;         ///< one line each
+  std::vector<std::filesystem::path> parts;  ///< files beside `path` that external links name and that were opened
   bool hasSyntheticTruth = false;
 
   [[nodiscard]] const CallInfo* find(const CallId& id) const noexcept;
