@@ -80,6 +80,10 @@ struct CommandInfo {
 /// Parses and runs; never throws. argv[0] is the program.
 int runCli(int argc, const char* const* argv);
 
+/// Called after the results of the other heads are out: throws Error{Format} (exit 3, one line) when `count` of `total`
+/// selected heads hold malformed data, so that a script cannot take the rest for the whole.
+void failOnDamagedHeads(std::size_t count, std::size_t total, const std::string& firstReason);
+
 /// Prints one JSON document (already formatted) on stdout.
 void printJson(const std::string& text);
 
