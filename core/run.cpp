@@ -370,6 +370,7 @@ RunReport runMethod(const Trace& trace, const RunRequest& request, Backend& back
       if (!concernsOneHead(error.code())) throw;
       head.plan = {};
       head.skippedReason = error.what();
+      head.damaged = isDamage(trace.info(), id, error);
       warnings.insert(
           fmt::format("step {} layer {} head {} skipped: {}", id.call.step, id.call.layer, id.head, error.what()));
     }

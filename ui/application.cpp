@@ -3,10 +3,9 @@
 
 #include <QApplication>
 #include <QCommandLineParser>
-#include <QFile>
 #include <QFileInfo>
 #include <QIcon>
-#include <QJsonDocument>
+#include <QJsonObject>
 #include <QMessageLogContext>
 #include <QTimer>
 #include <cstdio>
@@ -29,7 +28,7 @@ constexpr int kUsage = 2, kInput = 3, kDevice = 4, kInternal = 5;
 
 constexpr const char* kHelp =
     R"(Usage: sparsight [FILE ... | --demo] [--step S --layer L --head H] [--view ID] [--session FILE]
-       sparsight render FILE --view map|grid|profile|classes|curves --out F.png|F.svg|F.pdf [options]
+       sparsight render FILE --view map|grid|profile|classes|curves|window --out F.png|F.svg|F.pdf [options]
        sparsight --self-test
 
 Opens traces (.h5) and budget profiles (.csv, .json) in the workbench; without a file, the start page with the demo.
@@ -133,11 +132,10 @@ int runWindow(int argc, char** argv) {
   window.offerRecovery();
   const bool demo = files.isEmpty() && parser.isSet(QStringLiteral("demo"));
   if (!demo && files.isEmpty() && (settings.restoreSession || parser.isSet(QStringLiteral("session")))) {
-    QFile stored(sessionFile);
-    if (stored.open(QIODevice::ReadOnly))
-      window.restoreSession(QJsonDocument::fromJson(stored.readAll()).object());
-    else if (parser.isSet(QStringLiteral("session")) && stored.exists())
-      return fail(kInput, QStringLiteral("%1 cannot be read: %2").arg(sessionFile, stored.errorString()));
+    if (parser.isSet(QStringLiteral("session")) && QFileInfo::exists(sessionFile) &&
+        !QFileInfo(sessionFile).isReadable())
+      return fail(kInput, QStringLiteral("%1 cannot be read").arg(sessionFile));
+    window.restoreSessionFile(sessionFile, selection);
   }
   if (!selection.isEmpty()) window.setPendingSelection(selection);
   window.openFiles(files);

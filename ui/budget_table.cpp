@@ -105,14 +105,26 @@ BudgetTable::BudgetTable(ProfileModel& model, QWidget* parent) : QTableView(pare
   header->setFont(fonts::secondary());
   header->setHighlightSections(false);
   header->setStretchLastSection(true);
-  header->setMinimumSectionSize(48);
-  constexpr std::array<int, ProfileModel::ColumnCount> kWidths{52, 96, 60, 60, 68, 64, 48};
-  for (int column = 0; column < ProfileModel::ColumnCount; ++column) {
-    setColumnWidth(column, kWidths[static_cast<std::size_t>(column)]);
-  }
+  header->setMinimumSectionSize(32);
+  connect(&model, &QAbstractItemModel::headerDataChanged, this, &BudgetTable::fitColumns);
+  connect(&model, &QAbstractItemModel::modelReset, this, &BudgetTable::fitColumns);
+  fitColumns();
 }
 
 BudgetTable::~BudgetTable() = default;
+
+void BudgetTable::fitColumns() {
+  // As wide as header and widest number, so that a narrow panel still shows the lock and the beginning of the note.
+  const QFontMetrics title(fonts::secondary()), digits(fonts::tabular());
+  constexpr int kPadding = 18;
+  for (int column = 0; column < ProfileModel::NoteColumn; ++column) {
+    const int head = title.horizontalAdvance(m_model.headerData(column, Qt::Horizontal, Qt::DisplayRole).toString());
+    const int widest = column == ProfileModel::LockColumn    ? 16
+                       : column == ProfileModel::LayerColumn ? digits.horizontalAdvance(QStringLiteral("L99"))
+                                                             : digits.horizontalAdvance(QStringLiteral("100.0"));
+    setColumnWidth(column, std::max(head, widest) + kPadding);
+  }
+}
 
 std::set<int> BudgetTable::selectedLayers() const {
   std::set<int> out;

@@ -16,6 +16,8 @@ class BudgetTable : public QTableView {
   explicit BudgetTable(ProfileModel& model, QWidget* parent = nullptr);
   ~BudgetTable() override;
 
+  /// Widths for the header's and the digits' present fonts.
+  void fitColumns();
   void copy();
   void paste();
   void fillDown();

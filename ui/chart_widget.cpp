@@ -190,8 +190,8 @@ QPointF ChartWidget::toValue(QPointF pixel) const {
 ChartWidget::Axis ChartWidget::percentAxis(double max, int height) {
   Axis axis;
   const double top = std::clamp(max, 0.02, 1.0);
-  // The labels need about 24 px each; the chart elides them to dots when they have less.
-  const int intervals = std::clamp((height - 36) / 24, 1, 5);
+  // The labels need about 28 px each; the chart elides them to dots when they have less.
+  const int intervals = std::clamp((height - 36) / 28, 1, 5);
   double step = 1;
   for (const double candidate : {0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5}) {
     if (top / candidate <= intervals) {

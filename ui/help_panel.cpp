@@ -177,7 +177,6 @@ void HelpPanel::navigate(int delta) {
 
 void HelpPanel::load(const QString& page) {
   const QString name = page.section(QLatin1Char('#'), 0, 0);
-  const QString anchor = page.section(QLatin1Char('#'), 1);
   QFile file(QLatin1String(kRoot) + name);
   if (!file.open(QIODevice::ReadOnly)) {
     file.setFileName(QLatin1String(kRoot) + QStringLiteral("index.md"));
@@ -193,7 +192,13 @@ void HelpPanel::load(const QString& page) {
   m_browser->moveCursor(QTextCursor::Start);
   m_back->setEnabled(m_at > 0);
   m_forward->setEnabled(m_at + 1 < m_history.size());
+  scrollToAnchor();
+}
+
+void HelpPanel::scrollToAnchor() {
+  const QString anchor = currentPage().section(QLatin1Char('#'), 1);
   if (anchor.isEmpty()) return;
+  const QTextDocument* document = m_browser->document();
   for (QTextBlock block = document->begin(); block.isValid(); block = block.next())
     if (block.blockFormat().headingLevel() > 0 && headingAnchor(block.text()) == anchor) {
       // The heading goes to the top, not just into view.

@@ -19,6 +19,8 @@ class HelpPanel : public QWidget {
   explicit HelpPanel(QWidget* parent = nullptr);
   /// "views.md#heads"; an unknown page shows the index, an unknown anchor the page's top.
   void showPage(const QString& page);
+  /// The heading that the page was asked for goes to the top.
+  void scrollToAnchor();
   [[nodiscard]] QString currentPage() const;
   [[nodiscard]] QString pageText() const;
   void focusSearch();

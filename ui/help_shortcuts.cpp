@@ -60,15 +60,18 @@ ShortcutSheet::ShortcutSheet(const QList<QAction*>& actions, QWidget* parent) : 
   tree->setFocusPolicy(Qt::NoFocus);
   tree->setSelectionMode(QAbstractItemView::NoSelection);
   tree->setAccessibleName(tr("Keys"));
+  tree->setUniformRowHeights(true);
+  const QSize roomy(0, QFontMetrics(fonts::base()).height() + Theme::kPad);
   column->addWidget(tree);
 
-  const auto group = [tree](const QString& name) {
+  const auto group = [tree, roomy](const QString& name) {
     for (int i = 0; i < tree->topLevelItemCount(); ++i)
       if (tree->topLevelItem(i)->data(0, Qt::UserRole).toString() == name) return tree->topLevelItem(i);
     auto* item = new QTreeWidgetItem(tree, {name});
     item->setData(0, Qt::UserRole, name);
     item->setFont(0, fonts::title());
     item->setFirstColumnSpanned(true);
+    item->setSizeHint(0, roomy);
     return item;
   };
   for (const QAction* action : actions) {

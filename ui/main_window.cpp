@@ -408,7 +408,7 @@ void MainWindow::buildActions() {
           });
   help->addSeparator();
   connect(add(help, QStringLiteral("help.about"), helpGroup, tr("About Sparsight")), &QAction::triggered, this, [this] {
-    const BackendInfo backend = m_session.jobs().backendInfo();
+    const BackendInfo backend = m_session.backend().value_or(BackendInfo{});
     auto* box =
         new QMessageBox(QMessageBox::NoIcon, tr("About Sparsight"),
                         QStringLiteral("Sparsight %1").arg(QLatin1String(SPARSIGHT_VERSION)), QMessageBox::Close, this);
@@ -612,13 +612,23 @@ void MainWindow::updateEmptyState() {
     for (const auto& [id, dock] : m_docks) dock->hide();
     m_pages->setCurrentIndex(0);
     m_start->refreshRecent();
+    showLayoutTabs(false);
+    m_start->setFocus();
     return;
   }
   m_empty = false;
+  showLayoutTabs(true);
   m_pages->setCurrentIndex(1);
   m_arranging = true;
   setLayoutPreset(m_preset);
   m_arranging = false;
+}
+
+/// Layouts arrange views; the start page has none.
+void MainWindow::showLayoutTabs(bool on) {
+  for (QAction* action : m_presetGroup->actions())
+    if (auto* tab = findChild<QPushButton*>(QStringLiteral("tab.%1").arg(action->data().toString())))
+      tab->setVisible(on);
 }
 
 void MainWindow::showView(const QString& id) {
@@ -715,8 +725,8 @@ void MainWindow::updateTitle() {
 }
 
 void MainWindow::updateStatus() {
-  if (m_backendLabel->text().isEmpty()) {
-    const BackendInfo info = m_session.jobs().backendInfo();
+  if (m_backendLabel->text().isEmpty() && m_session.backend()) {
+    const BackendInfo& info = *m_session.backend();
     const int threads = m_session.jobs().executor().threads();
     m_backendLabel->setText(
         QStringLiteral("%1 \u00B7 %2")
@@ -820,11 +830,18 @@ void MainWindow::showHelp(const QString& page) {
   QDockWidget* dock = m_docks[QStringLiteral("help")];
   if (dock->isHidden()) {
     dock->show();
+    // A tab beside what is on the right: half a column is too little for a page, and the page widens the column.
+    QDockWidget* method = m_docks[QStringLiteral("method")];
+    if (method != nullptr && !method->isHidden() && !method->isFloating() && !dock->isFloating() &&
+        dockWidgetArea(method) == dockWidgetArea(dock))
+      tabifyDockWidget(method, dock);
     resizeDocks({dock}, {400}, Qt::Horizontal);
   }
   dock->raise();
   m_help->showPage(page);
   m_help->setFocus();
+  // Once more when the panel has its width: the place to scroll to depends on it.
+  QTimer::singleShot(0, m_help, &HelpPanel::scrollToAnchor);
 }
 
 void MainWindow::editSettings() {
@@ -908,6 +925,39 @@ void MainWindow::restoreSession(const QJsonObject& state) {
       m_banners->post(BannerStack::Kind::Info, tr("%1 has changed since the last session").arg(info.fileName()), {});
     openFiles({path});
   }
+}
+
+void MainWindow::restoreSessionFile(const QString& path, const QJsonObject& selection) {
+  constexpr std::uint64_t kMaxSessionBytes = std::uint64_t{16} << 20;
+  JobSpec spec;
+  spec.name = "Read the last session";
+  spec.lane = Lane::Io;
+  m_session.jobs()
+      .submit<QJsonObject>(
+          std::move(spec),
+          [file = std::filesystem::path(path.toStdString())](JobContext&) -> QJsonObject {
+            if (!std::filesystem::exists(file)) return {};
+            QJsonParseError problem;
+            const QJsonDocument json =
+                QJsonDocument::fromJson(QByteArray::fromStdString(readWholeFile(file, kMaxSessionBytes)), &problem);
+            if (!json.isObject())
+              throw Error(ErrorCode::Format, file.string() + " is not a session file: at byte " +
+                                                 std::to_string(problem.offset) + ", " +
+                                                 problem.errorString().toStdString());
+            return json.object();
+          },
+          [guard = QPointer<MainWindow>(this), selection](Outcome<QJsonObject> outcome) {
+            if (guard == nullptr) return;
+            if (const Error* error = std::get_if<Error>(&outcome))
+              guard->m_banners->post(BannerStack::Kind::Warning, tr("The last session was not restored"),
+                                     QString::fromUtf8(error->what()));
+            // Something opened meanwhile is what the user wants.
+            const QJsonObject* state = std::get_if<QJsonObject>(&outcome);
+            if (state == nullptr || !guard->nothingOpen()) return;
+            guard->restoreSession(*state);
+            if (!selection.isEmpty()) guard->setPendingSelection(selection);
+          })
+      .release();
 }
 
 void MainWindow::offerRecovery() {

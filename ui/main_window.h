@@ -54,10 +54,15 @@ class MainWindow : public QMainWindow {
   void showView(const QString& id);
   void openFiles(const QStringList& paths);
   void setTheme(Settings::ThemeChoice choice);
+  /// What the status bar's timer does a few times a second.
+  void refreshStatus() { updateStatus(); }
 
   /// Files, selection, layout and view states, as JSON.
   [[nodiscard]] QJsonObject saveSession() const;
   void restoreSession(const QJsonObject& session);
+  /// Reads a session file by a job and restores it. `selection` (as setPendingSelection), where not empty, wins over
+  /// the file's. A file that is not there is no session; one that cannot be read is told in a banner.
+  void restoreSessionFile(const QString& path, const QJsonObject& selection = {});
   [[nodiscard]] static QString defaultSessionFile();
   /// Where this window writes its session on exit; empty: nowhere.
   void setSessionFile(const QString& path) { m_sessionFile = path; }
@@ -87,6 +92,7 @@ class MainWindow : public QMainWindow {
   void storeLayout() const;
   void sessionChanged(ChangeFlags changes);
   void updateEmptyState();
+  void showLayoutTabs(bool on);
   void updateTitle();
   void updateDockTitles();
   void updateStatus();

@@ -172,6 +172,7 @@ struct ProfileDocument::Impl {
     isOpen = true;
     path = newPath;
     if (path.isEmpty()) ++untitled;
+    title.clear();
     stack.clear();
     stack.setClean();
   }
@@ -181,6 +182,7 @@ struct ProfileDocument::Impl {
   bool isOpen = false;
   QString path;
   int untitled = 0;
+  QString title;
   QUndoStack stack;
   QElapsedTimer clock;
   bool gesture = false, gestureTouched = false;
@@ -210,6 +212,7 @@ QString ProfileDocument::filePath() const { return m_impl->path; }
 QString ProfileDocument::displayName() const {
   if (isEmpty()) return {};
   if (!m_impl->path.isEmpty()) return QFileInfo(m_impl->path).fileName();
+  if (!m_impl->title.isEmpty()) return m_impl->title;
   return m_impl->untitled > 1 ? tr("Untitled profile %1").arg(m_impl->untitled) : tr("Untitled profile");
 }
 
@@ -222,8 +225,9 @@ QString ProfileDocument::unsavedEdit() const {
   return index > 0 ? m_impl->stack.text(index - 1) : QString();
 }
 
-void ProfileDocument::open(Profile profile, const QString& path) {
+void ProfileDocument::open(Profile profile, const QString& path, const QString& title) {
   m_impl->replace(std::move(profile), path);
+  m_impl->title = title;
   Q_EMIT modifiedChanged(false);
   Q_EMIT profileReplaced();
   Q_EMIT profileChanged();

@@ -29,7 +29,8 @@ class ProfileDocument : public QObject {
   /// Name of the newest edit that is not in the file; empty when there is none.
   [[nodiscard]] QString unsavedEdit() const;
 
-  void open(Profile profile, const QString& path);  ///< replaces everything, clears undo
+  /// Replaces everything, clears undo. `title` names a profile that no file holds yet.
+  void open(Profile profile, const QString& path, const QString& title = {});
   /// Like open(base), with the difference to `current` as one undoable edit: a journal found after a crash. Both
   /// need the same grid.
   void openRecovered(Profile base, const Profile& current, const QString& path);

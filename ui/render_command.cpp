@@ -11,13 +11,20 @@
 #include <QPainter>
 #include <QPdfWriter>
 #include <QRegularExpression>
+#include <QSettings>
 #include <QSvgGenerator>
+#include <QTemporaryDir>
+#include <QThread>
 #include <cstdio>
 #include <filesystem>
+#include <memory>
 #include <optional>
+#include <vector>
 
 #include "sparsight/core/files.h"
 #include "sparsight/core/method.h"
+#include "sparsight/core/profiling.h"
+#include "ui/main_window.h"
 #include "ui/session.h"
 #include "ui/settings.h"
 #include "ui/theme.h"
@@ -29,21 +36,30 @@ namespace {
 constexpr int kOk = 0, kUsage = 2, kInput = 3, kDevice = 4, kInternal = 5;
 
 constexpr const char* kHelp =
-    R"(Usage: sparsight render FILE --view map|grid|profile|classes|curves --out F.png|F.svg|F.pdf [options]
+    R"(Usage: sparsight render FILE --view map|grid|profile|classes|curves|window --out F.png|F.svg|F.pdf [options]
 
-A picture of a view, without a display and without a window. FILE is a trace (.h5), a profile (.csv, .json) or the word
-"demo". Ids of the workbench's views (map, heads, heatmap, method, budget, jobs, trace) are accepted too.
+A picture of a view or of the whole window, without a display. FILE is a trace (.h5), a profile (.csv, .json) or the
+word "demo". Ids of the workbench's views (map, heads, heatmap, method, budget, jobs, trace) are accepted too. The picture
+is taken when no job is left and everything is painted exactly; your own settings and layouts neither show nor change.
 
   --out FILE             what to write; the ending says the format
-  --size WxH             in points (default 1200x800)
+  --size WxH             in points (default 1200x800; window: 1600x1000)
   --scale X              device pixels per point of a PNG (default 1)
   --theme light|dark     default light
   --step --layer --head --branch    what to show; default: the middle of what was captured
-  --method ID            run this method first (map: on the head; grid, classes: on the whole step)
+  --pair Q,K             the token pair to pick (map, window)
+  --method ID            run this method first
+  --run head|layer|step|all   on what (default: head for map and method, else step)
   --param k=v            a parameter of the method; may be repeated
+  --profile FILE         the profile to show beside a trace. Without it, profile and curves of a trace measure one: the
+                         exact density of every captured head (as sparsight-cli profile), on all rows up to 8,192 tokens,
+                         else on 1,024
+  --layout diagnose|tune|teach     window: the arrangement of its panels (default diagnose)
+  --front ID             window: a view to bring to the front; may be repeated
   --metric class|kept|mass|error|density     what the grid shows
-  --set k=v              a view option as in session files, e.g. --set pooling=mean; may be repeated
-  --title TEXT           the line above the picture; empty for none
+  --set k=v              a view option as in session files, e.g. --set pooling=mean; may be repeated. window: VIEW.k=v,
+                         e.g. --set map.pooling=mean
+  --title TEXT           the line above the picture; empty for none (a window has none)
   --timeout SECONDS      give up when the view is not final by then (default 300)
   --threads N, --backend auto|cpu|cuda
   --quiet                no line on stderr when done
@@ -58,7 +74,8 @@ struct ViewName {
 constexpr ViewName kViewNames[] = {{"map", "map", ""},         {"grid", "heads", ""},    {"classes", "heads", "class"},
                                    {"profile", "heatmap", ""}, {"curves", "budget", ""}, {"heads", "heads", ""},
                                    {"heatmap", "heatmap", ""}, {"budget", "budget", ""}, {"method", "method", ""},
-                                   {"jobs", "jobs", ""},       {"trace", "trace", ""}};
+                                   {"jobs", "jobs", ""},       {"trace", "trace", ""},   {"window", "", ""}};
+constexpr const char* kViewList = "map, grid, profile, classes, curves or window";
 constexpr const char* kLaterViews[] = {"permutation", "frames", "compare"};
 
 int fail(int code, const QString& message) {
@@ -92,15 +109,22 @@ QJsonValue valueOf(const QString& text) {
 }
 
 struct Options {
-  QString file, out, title, method, metric, branch, backend = QStringLiteral("auto");
+  QString file, out, title, method, metric, branch, profile, layout, run, backend = QStringLiteral("auto");
   bool hasTitle = false, dark = false, quiet = false;
   ViewName view{};
   QSize size{1200, 800};
   double scale = 1;
   std::optional<int> step, layer, head;
-  QStringList params;
-  QJsonObject state;
+  std::optional<PickedPair> pair;
+  QStringList params, front;
+  QJsonObject state;  ///< of the view; window: of each view by its id
   int timeoutSeconds = 300, threads = 0;
+
+  [[nodiscard]] bool isWindow() const { return view.view[0] == '\0'; }
+  /// Shows budgets and nothing else, so a trace alone leaves it empty.
+  [[nodiscard]] bool needsProfile() const {
+    return qstrcmp(view.view, "heatmap") == 0 || qstrcmp(view.view, "budget") == 0;
+  }
 };
 
 /// The offscreen platform says on every resize that it cannot pass size hints on; stderr is for errors of ours.
@@ -117,8 +141,9 @@ std::optional<int> parse(int argc, char** argv, Options& o) {
     return kOk;
   }
   QCommandLineParser parser;
-  for (const char* name : {"view", "out", "size", "scale", "theme", "step", "layer", "head", "branch", "method",
-                           "param", "metric", "set", "title", "timeout", "threads", "backend"}) {
+  for (const char* name :
+       {"view",   "out", "size",  "scale",   "theme",   "step",    "layer",   "head",   "branch", "method", "param",
+        "metric", "set", "title", "timeout", "threads", "backend", "profile", "layout", "front",  "run",    "pair"}) {
     QCommandLineOption option{QLatin1String(name)};
     option.setValueName(QStringLiteral("value"));
     parser.addOption(option);
@@ -131,16 +156,17 @@ std::optional<int> parse(int argc, char** argv, Options& o) {
   const auto value = [&parser](const char* name) { return parser.value(QLatin1String(name)); };
   const auto isSet = [&parser](const char* name) { return parser.isSet(QLatin1String(name)); };
   const QString viewName = value("view");
-  if (viewName.isEmpty())
-    return fail(kUsage, QStringLiteral("--view is missing: map, grid, profile, classes or curves"));
+  if (viewName.isEmpty()) return fail(kUsage, QStringLiteral("--view is missing: %1").arg(QLatin1String(kViewList)));
   for (const char* later : kLaterViews)
     if (viewName == QLatin1String(later))
       return fail(kUsage, QStringLiteral("--view %1 is not in this version").arg(viewName));
   const auto known = std::find_if(std::begin(kViewNames), std::end(kViewNames),
                                   [&](const ViewName& v) { return viewName == QLatin1String(v.name); });
-  if (known == std::end(kViewNames) || viewById(QString::fromLatin1(known->view)) == nullptr)
-    return fail(kUsage, QStringLiteral("there is no view '%1': map, grid, profile, classes or curves").arg(viewName));
+  if (known == std::end(kViewNames) ||
+      (known->view[0] != '\0' && viewById(QString::fromLatin1(known->view)) == nullptr))
+    return fail(kUsage, QStringLiteral("there is no view '%1': %2").arg(viewName, QLatin1String(kViewList)));
   o.view = *known;
+  if (o.isWindow()) o.size = QSize(1600, 1000);
   o.out = value("out");
   const QString suffix = QFileInfo(o.out).suffix().toLower();
   if (suffix != QStringLiteral("png") && suffix != QStringLiteral("svg") && suffix != QStringLiteral("pdf"))
@@ -189,6 +215,30 @@ std::optional<int> parse(int argc, char** argv, Options& o) {
   o.metric = value("metric");
   o.params = parser.values(QStringLiteral("param"));
   if (!o.params.isEmpty() && o.method.isEmpty()) return fail(kUsage, QStringLiteral("--param needs --method"));
+  const auto oneOf = [&](const char* name, const QStringList& words) {
+    const QString given = value(name);
+    if (isSet(name) && !words.contains(given))
+      bad = QStringLiteral("--%1 takes %2, not '%3'").arg(QLatin1String(name), words.join(QStringLiteral(", ")), given);
+    return given;
+  };
+  o.layout = oneOf("layout", {QStringLiteral("diagnose"), QStringLiteral("tune"), QStringLiteral("teach")});
+  o.run =
+      oneOf("run", {QStringLiteral("head"), QStringLiteral("layer"), QStringLiteral("step"), QStringLiteral("all")});
+  o.front = parser.values(QStringLiteral("front"));
+  for (const QString& id : o.front)
+    if (viewById(id) == nullptr) bad = QStringLiteral("--front: there is no view '%1'").arg(id);
+  if (isSet("pair")) {
+    static const QRegularExpression form(QStringLiteral("^(\\d{1,9}),(\\d{1,9})$"));
+    const QRegularExpressionMatch m = form.match(value("pair"));
+    if (!m.hasMatch())
+      bad = QStringLiteral("--pair takes Q,K, two token numbers from 0 on, not '%1'").arg(value("pair"));
+    o.pair = PickedPair{m.captured(1).toInt(), m.captured(2).toInt()};
+  }
+  if (!o.isWindow() && (isSet("layout") || isSet("front")))
+    bad = QStringLiteral("--layout and --front need --view window");
+  if (!o.run.isEmpty() && o.method.isEmpty()) bad = QStringLiteral("--run needs --method");
+  if (!bad.isEmpty()) return fail(kUsage, bad);
+  o.profile = value("profile");
   if (isSet("backend")) o.backend = value("backend");
   o.quiet = isSet("quiet");
   o.hasTitle = isSet("title");
@@ -196,7 +246,18 @@ std::optional<int> parse(int argc, char** argv, Options& o) {
   for (const QString& assignment : parser.values(QStringLiteral("set"))) {
     const qsizetype equals = assignment.indexOf(QLatin1Char('='));
     if (equals < 1) return fail(kUsage, QStringLiteral("--set takes key=value, not '%1'").arg(assignment));
-    o.state[assignment.left(equals)] = valueOf(assignment.mid(equals + 1));
+    const QString key = assignment.left(equals);
+    if (!o.isWindow()) {
+      o.state[key] = valueOf(assignment.mid(equals + 1));
+      continue;
+    }
+    const QString id = key.section(QLatin1Char('.'), 0, 0);
+    if (!key.contains(QLatin1Char('.')) || viewById(id) == nullptr)
+      return fail(kUsage,
+                  QStringLiteral("--set of a window takes VIEW.key=value with a view's id, not '%1'").arg(assignment));
+    QJsonObject of = o.state[id].toObject();
+    of[key.section(QLatin1Char('.'), 1)] = valueOf(assignment.mid(equals + 1));
+    o.state[id] = of;
   }
   if (o.view.mode[0] != '\0') o.state[QStringLiteral("mode")] = QLatin1String(o.view.mode);
   if (!o.metric.isEmpty()) {
@@ -205,7 +266,13 @@ std::optional<int> parse(int argc, char** argv, Options& o) {
     if (!metrics.contains(o.metric))
       return fail(kUsage,
                   QStringLiteral("--metric takes %1, not '%2'").arg(metrics.join(QStringLiteral(", ")), o.metric));
-    o.state[QStringLiteral("mode")] = o.metric;
+    if (o.isWindow()) {
+      QJsonObject heads = o.state[QStringLiteral("heads")].toObject();
+      heads[QStringLiteral("mode")] = o.metric;
+      o.state[QStringLiteral("heads")] = heads;
+    } else {
+      o.state[QStringLiteral("mode")] = o.metric;
+    }
   }
   return std::nullopt;
 }
@@ -267,112 +334,209 @@ void writePicture(QWidget& widget, const Options& o, const QJsonObject& descript
   writeFileAtomically(target, std::string_view(bytes.constData(), static_cast<std::size_t>(bytes.size())));
 }
 
-int renderTo(const Options& o, const QString& command) {
-  Theme::apply(o.dark);
-  QString failure;
-  JobQueueOptions jobs;
-  jobs.threads = o.threads > 0 ? o.threads : QThread::idealThreadCount();
-  jobs.backendId = o.backend.toStdString();
-  Session session(std::move(jobs));
-  QObject::connect(&session, &Session::errorOccurred, [&failure](const QString& title, const QString& message) {
-    failure = title + QStringLiteral(": ") + message;
-  });
-  const int timeoutMs = o.timeoutSeconds * 1000;
-  bool opened = false;
-  QObject::connect(&session, &Session::fileOpened, [&opened](const QString&) { opened = true; });
-  const bool demo = o.file == QStringLiteral("demo") && !QFileInfo::exists(o.file);
-  if (demo)
-    session.openDemo();
-  else
-    session.openFile(QFileInfo(o.file).absoluteFilePath());
-  if (!waitFor([&] { return opened || !failure.isEmpty(); }, timeoutMs))
-    return fail(
-        kInternal,
-        QStringLiteral("%1 was not open after %2 s; give more with --timeout").arg(o.file).arg(o.timeoutSeconds));
-  if (!failure.isEmpty()) return fail(kInput, failure);
+/// Everything that can go wrong after the options were read, with its exit code.
+struct Failure {
+  int code;
+  QString message;
+};
 
-  Selection at = session.selection();
-  if (o.step) at.step = *o.step;
-  if (o.layer) at.layer = *o.layer;
-  if (o.head) at.head = *o.head;
-  if (!o.branch.isEmpty()) at.branch = o.branch.toStdString();
-  const Selection asked = at;
-  session.setSelection(at);
-  const Selection& got = session.selection();
-  if (got.step != asked.step || got.layer != asked.layer || got.head != asked.head ||
-      (session.trace() && got.branch != asked.branch))
-    return fail(kUsage,
-                QStringLiteral("%1 has no step %2, layer %3, head %4%5; sparsight-cli info lists what was captured")
-                    .arg(o.file)
-                    .arg(asked.step)
-                    .arg(asked.layer)
-                    .arg(asked.head)
-                    .arg(o.branch.isEmpty() ? QString() : QStringLiteral(", branch ") + o.branch));
+/// One picture: opens, selects, runs, waits, paints.
+class Render {
+ public:
+  Render(const Options& options, QString command) : o(options), m_command(std::move(command)) {}
 
-  const ViewInfo& info = *viewById(QString::fromLatin1(o.view.view));
-  const bool wholeStep = qstrcmp(o.view.view, "map") != 0 && qstrcmp(o.view.view, "method") != 0;
-  if (!o.method.isEmpty()) {
-    if (!session.trace()) return fail(kUsage, QStringLiteral("--method needs a trace, %1 is a profile").arg(o.file));
+  void run() {
+    JobQueueOptions jobs;
+    jobs.threads = o.threads > 0 ? o.threads : QThread::idealThreadCount();
+    jobs.backendId = o.backend.toStdString();
+    m_session = std::make_unique<Session>(std::move(jobs));
+    QObject::connect(m_session.get(), &Session::errorOccurred, [this](const QString& title, const QString& message) {
+      m_problem = title + QStringLiteral(": ") + message;
+    });
+    if (o.isWindow()) makeWindow();
+    m_demo = o.file == QStringLiteral("demo") && !QFileInfo::exists(o.file);
+    if (m_demo) {
+      m_session->openDemo();
+      waitForOpening();
+    } else {
+      open(o.file);
+    }
+    if (!o.profile.isEmpty()) open(o.profile);
+    if (o.needsProfile() && m_session->trace() && m_session->profile().isEmpty() && !m_demo && o.method.isEmpty())
+      measureProfile();
+    select();
+    if (!o.method.isEmpty()) runMethod();
+    show();
+    writePicture(*m_picture, titled(), description(), m_command);
+  }
+
+ private:
+  [[noreturn]] void fail(int code, const QString& message) const { throw Failure{code, message}; }
+  /// Waits until `done`, an error, or the end of the user's patience.
+  void await(const std::function<bool()>& done, const QString& what) {
+    if (!waitFor([&] { return done() || !m_problem.isEmpty(); }, o.timeoutSeconds * 1000))
+      fail(kInternal, QStringLiteral("%1 after %2 s; give more with --timeout").arg(what).arg(o.timeoutSeconds));
+    if (!m_problem.isEmpty()) fail(kInput, m_problem);
+  }
+
+  void makeWindow() {
+    Settings settings;
+    settings.theme = o.dark ? Settings::ThemeChoice::Dark : Settings::ThemeChoice::Light;
+    m_window = std::make_unique<MainWindow>(*m_session, settings);
+    m_session->openProfile = nullptr;  // nobody can answer its questions
+    m_window->resize(o.size);
+    m_window->show();
+    QApplication::setActiveWindow(m_window.get());
+    m_window->setLayoutPreset(o.layout.isEmpty() ? QStringLiteral("diagnose") : o.layout);
+  }
+
+  void waitForOpening() {
+    await([this] { return !m_session->isOpening(); }, QStringLiteral("%1 was not open").arg(o.file));
+  }
+  void open(const QString& file) {
+    m_session->openFile(QFileInfo(file).absoluteFilePath());
+    waitForOpening();
+  }
+
+  void measureProfile() {
+    if (!o.quiet) std::fprintf(stderr, "%s has no profile beside it (--profile): measuring one\n", qPrintable(o.file));
+    ProfilingRequest request;
+    request.traces = {m_session->trace()->info().path};
+    JobSpec spec;
+    spec.name = "Measure a profile";
+    const JobHandle job = m_session->jobs().submit<Profile>(
+        std::move(spec),
+        [request](JobContext& context) { return profileTraces(request, context.backend(), context.control()); },
+        [this](Outcome<Profile> outcome) {
+          if (const Error* error = std::get_if<Error>(&outcome))
+            m_problem = QString::fromUtf8(error->what());
+          else if (Profile* profile = std::get_if<Profile>(&outcome))
+            m_session->profile().open(std::move(*profile), QString());
+        });
+    await([this] { return !m_session->profile().isEmpty(); }, QStringLiteral("the profile was not measured"));
+    m_measured = true;
+  }
+
+  void select() {
+    Selection at = m_session->selection();
+    if (o.step) at.step = *o.step;
+    if (o.layer) at.layer = *o.layer;
+    if (o.head) at.head = *o.head;
+    if (!o.branch.isEmpty()) at.branch = o.branch.toStdString();
+    m_session->setSelection(at);
+    const Selection& got = m_session->selection();
+    if (got.step != at.step || got.layer != at.layer || got.head != at.head ||
+        (m_session->trace() && got.branch != at.branch))
+      fail(kUsage, QStringLiteral("%1 has no step %2, layer %3, head %4%5; sparsight-cli info lists what was captured")
+                       .arg(o.file)
+                       .arg(at.step)
+                       .arg(at.layer)
+                       .arg(at.head)
+                       .arg(o.branch.isEmpty() ? QString() : QStringLiteral(", branch ") + o.branch));
+    if (o.pair) m_session->setPair(*o.pair);
+  }
+
+  [[nodiscard]] bool showsOneHead() const {
+    return qstrcmp(o.view.view, "map") == 0 || qstrcmp(o.view.view, "method") == 0;
+  }
+
+  void runMethod() {
+    if (!m_session->trace()) fail(kUsage, QStringLiteral("--method needs a trace, %1 is a profile").arg(o.file));
+    const Selection& at = m_session->selection();
     const Method& method = methodById(o.method.toStdString());
     RunRequest request;
     request.methodId = std::string(method.id());
     std::vector<std::string> assignments;
     for (const QString& param : o.params) assignments.push_back(param.toStdString());
     request.params = ParamSet::parse(method.params(), assignments);
-    request.selection.branch = got.branch;
-    request.selection.steps.ranges = {{got.step, got.step}};
-    if (!wholeStep) {
-      request.selection.layers.ranges = {{got.layer, got.layer}};
-      request.selection.heads.ranges = {{got.head, got.head}};
-    }
-    session.setOverlayMethod(o.method);
-    session.runMethod(std::move(request), QStringLiteral("Run %1").arg(o.method));
-    if (!waitFor([&] { return session.lastReport(o.method) != nullptr || !failure.isEmpty(); }, timeoutMs))
-      return fail(
-          kInternal,
-          QStringLiteral("%1 was not done after %2 s; give more with --timeout").arg(o.method).arg(o.timeoutSeconds));
-    if (!failure.isEmpty()) return fail(kInput, failure);
+    request.selection.branch = at.branch;
+    const QString on = !o.run.isEmpty() ? o.run : showsOneHead() ? QStringLiteral("head") : QStringLiteral("step");
+    if (on == QStringLiteral("head")) request.selection.heads.ranges = {{at.head, at.head}};
+    if (on == QStringLiteral("head") || on == QStringLiteral("layer"))
+      request.selection.layers.ranges = {{at.layer, at.layer}};
+    if (on != QStringLiteral("all")) request.selection.steps.ranges = {{at.step, at.step}};
+    m_session->setOverlayMethod(o.method);
+    m_session->runMethod(std::move(request), QStringLiteral("Run %1").arg(o.method));
+    await([this] { return m_session->lastReport(o.method) != nullptr; },
+          QStringLiteral("%1 was not done").arg(o.method));
   }
 
-  Options titled = o;
-  if (!o.hasTitle) {
-    QStringList parts{demo ? QStringLiteral("demo") : QFileInfo(o.file).fileName()};
-    if (session.trace()) {
-      if (!wholeStep) parts << QStringLiteral("L%1 H%2").arg(got.layer).arg(got.head);
-      parts << QStringLiteral("step index %1").arg(got.step);
-      if (!got.branch.empty()) parts << QString::fromStdString(got.branch);
+  [[nodiscard]] Options titled() const {
+    Options with = o;
+    if (o.hasTitle) return with;
+    const Selection& at = m_session->selection();
+    QStringList parts{m_demo ? QStringLiteral("demo") : QFileInfo(o.file).fileName()};
+    if (m_session->trace()) {
+      if (showsOneHead()) parts << QStringLiteral("L%1 H%2").arg(at.layer).arg(at.head);
+      parts << QStringLiteral("step index %1").arg(at.step);
+      if (!at.branch.empty()) parts << QString::fromStdString(at.branch);
     }
     if (!o.method.isEmpty()) parts << o.method;
-    titled.title = parts.join(QStringLiteral(" \u00B7 "));
+    if (m_measured) parts << QStringLiteral("measured exact density");
+    with.title = parts.join(QStringLiteral(" \u00B7 "));
+    return with;
   }
-  ViewHost host(session, info, o.size);
-  host.setTitle(titled.title);
-  host.show();
-  if (!o.state.isEmpty()) host.view().restoreState(o.state);
-  host.view().sessionChanged(ChangeFlags(Change::Trace) | Change::Selection | Change::Runs | Change::Profile |
-                             Change::Theme);
-  if (!waitUntilSettled(host.view(), session, timeoutMs))
-    return fail(kInternal,
-                QStringLiteral("the picture was not final after %1 s; give more with --timeout").arg(o.timeoutSeconds));
-  if (!failure.isEmpty()) return fail(kInput, failure);
 
-  QJsonObject description{{QStringLiteral("file"), QFileInfo(o.file).absoluteFilePath()},
-                          {QStringLiteral("view"), QLatin1String(o.view.view)},
-                          {QStringLiteral("step"), got.step},
-                          {QStringLiteral("layer"), got.layer},
-                          {QStringLiteral("head"), got.head},
-                          {QStringLiteral("branch"), QString::fromStdString(got.branch)},
-                          {QStringLiteral("theme"), o.dark ? QStringLiteral("dark") : QStringLiteral("light")},
-                          {QStringLiteral("state"), host.view().saveState()}};
-  if (demo) description[QStringLiteral("file")] = QStringLiteral("demo");
-  if (!o.method.isEmpty()) {
-    description[QStringLiteral("method")] = o.method;
-    description[QStringLiteral("params")] = o.params.join(QLatin1Char(' '));
+  void show() {
+    constexpr ChangeFlags kEverything =
+        ChangeFlags(Change::Trace) | Change::Selection | Change::Runs | Change::Profile | Change::Theme;
+    std::vector<View*> views;
+    if (m_window) {
+      for (const QString& id : o.front) m_window->showView(id);
+      for (const ViewInfo* info : allViews()) {
+        View* view = m_window->view(QLatin1String(info->id));
+        if (const QJsonObject state = o.state[QLatin1String(info->id)].toObject(); !state.isEmpty())
+          view->restoreState(state);
+        views.push_back(view);
+      }
+      m_picture = m_window.get();
+    } else {
+      m_host = std::make_unique<ViewHost>(*m_session, *viewById(QString::fromLatin1(o.view.view)), o.size);
+      m_host->setTitle(titled().title);
+      m_host->show();
+      if (!o.state.isEmpty()) m_host->view().restoreState(o.state);
+      m_host->view().sessionChanged(kEverything);
+      views.push_back(&m_host->view());
+      m_picture = m_host.get();
+    }
+    if (!waitUntilSettled(views, *m_session, o.timeoutSeconds * 1000))
+      fail(kInternal,
+           QStringLiteral("the picture was not final after %1 s; give more with --timeout").arg(o.timeoutSeconds));
+    if (!m_problem.isEmpty()) fail(kInput, m_problem);
+    if (m_window) m_window->refreshStatus();
   }
-  writePicture(host, titled, description, command);
-  if (!o.quiet) std::fprintf(stderr, "wrote %s\n", qPrintable(o.out));
-  return kOk;
-}
+
+  [[nodiscard]] QJsonObject description() const {
+    const Selection& at = m_session->selection();
+    QJsonObject state;
+    if (m_window)
+      state = m_window->saveSession();
+    else
+      state = m_host->view().saveState();
+    QJsonObject all{{QStringLiteral("file"), QFileInfo(o.file).absoluteFilePath()},
+                    {QStringLiteral("view"), m_window ? QStringLiteral("window") : QLatin1String(o.view.view)},
+                    {QStringLiteral("step"), at.step},
+                    {QStringLiteral("layer"), at.layer},
+                    {QStringLiteral("head"), at.head},
+                    {QStringLiteral("branch"), QString::fromStdString(at.branch)},
+                    {QStringLiteral("theme"), o.dark ? QStringLiteral("dark") : QStringLiteral("light")},
+                    {QStringLiteral("state"), state}};
+    if (m_demo) all[QStringLiteral("file")] = QStringLiteral("demo");
+    if (!o.method.isEmpty()) {
+      all[QStringLiteral("method")] = o.method;
+      all[QStringLiteral("params")] = o.params.join(QLatin1Char(' '));
+    }
+    return all;
+  }
+
+  const Options& o;
+  QString m_command, m_problem;
+  bool m_demo = false, m_measured = false;
+  std::unique_ptr<Session> m_session;  // before what looks at it
+  std::unique_ptr<MainWindow> m_window;
+  std::unique_ptr<ViewHost> m_host;
+  QWidget* m_picture = nullptr;
+};
 
 }  // namespace
 
@@ -386,12 +550,21 @@ int runRender(int argc, char** argv) {
     // No display is needed, and none is used even where there is one: the same picture everywhere.
     qputenv("QT_QPA_PLATFORM", "offscreen");
     qputenv("SPARSIGHT_RENDERER", "raster");
-    qunsetenv("QT_SCALE_FACTOR");
+    // As on a screen of that density: maps take finer tiles, lines and icons are drawn for it.
+    QApplication::setHighDpiScaleFactorRoundingPolicy(Qt::HighDpiScaleFactorRoundingPolicy::PassThrough);
+    qputenv("QT_SCALE_FACTOR", QByteArray::number(options.scale));
     qInstallMessageHandler(onlyRealMessages);
     int one = 1;
     char* name[] = {argv[0], nullptr};
+    const QTemporaryDir home;  // settings, recent files and layouts of this picture alone
+    QSettings::setPath(QSettings::NativeFormat, QSettings::UserScope, home.path());
     const QApplication app(one, name);
-    return renderTo(options, commandLine(argc, argv));
+    Theme::apply(options.dark);
+    Render(options, commandLine(argc, argv)).run();
+    if (!options.quiet) std::fprintf(stderr, "wrote %s\n", qPrintable(options.out));
+    return kOk;
+  } catch (const Failure& failure) {
+    return fail(failure.code, failure.message);
   } catch (const Error& error) {
     return fail(exitCodeOf(error.code()), QString::fromUtf8(error.what()));
   }

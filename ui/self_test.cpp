@@ -53,7 +53,7 @@ bool testView(Session& session, const ViewInfo& info, const char* painter) {
   host.show();
   host.view().sessionChanged(ChangeFlags(Change::Trace) | Change::Selection | Change::Runs | Change::Profile |
                              Change::Theme);
-  const bool settled = waitUntilSettled(host.view(), session, kTimeoutMs);
+  const bool settled = waitUntilSettled({&host.view()}, session, kTimeoutMs);
   const int colors = countColors(host.grab().toImage());
   const bool painted = colors >= kFewestColors;
   std::printf("view %-8s %-6s %s, %d colours, %.1f s\n", info.id, painter,

@@ -146,6 +146,7 @@ Session::Session(JobQueueOptions options, QObject* parent) : QObject(parent), m_
     queueChange(Change::Profile);
     setSelection(m_selection);
   });
+  probeBackend();
   m_flush.setSingleShot(true);
   m_flush.setInterval(0);
   connect(&m_flush, &QTimer::timeout, this, [this] {
@@ -154,11 +155,25 @@ Session::Session(JobQueueOptions options, QObject* parent) : QObject(parent), m_
   });
 }
 
+void Session::probeBackend() {
+  // Loading a driver may take a second.
+  JobSpec spec;
+  spec.name = "Look for a compute device";
+  spec.lane = Lane::Tiles;  // files open meanwhile
+  m_probeJob = m_jobs->submit<BackendInfo>(
+      std::move(spec), [jobs = m_jobs.get()](JobContext&) { return jobs->backendInfo(); },
+      [this](Outcome<BackendInfo> outcome) {
+        if (const BackendInfo* info = std::get_if<BackendInfo>(&outcome)) m_backend = *info;
+        Q_EMIT jobsChanged();
+      });
+}
+
 Session::~Session() {
   // Handles first, so that nothing new is reported; then the queue joins its lanes; closures in flight die with the
   // bridge.
   m_openJobs.clear();
   m_demoProfileJob.cancel();
+  m_probeJob.cancel();
   m_runJobs.clear();
   m_jobs.reset();
   m_bridge.reset();
@@ -373,7 +388,7 @@ void Session::openDemoProfile() {
         }
         // Something may have been opened meanwhile; it wins.
         if (Profile* profile = std::get_if<Profile>(&outcome); profile != nullptr && m_profile->isEmpty()) {
-          m_profile->open(std::move(*profile), QString());
+          m_profile->open(std::move(*profile), QString(), tr("Demo profile"));
           queueChange(Change::Profile);
         }
       });
@@ -409,6 +424,8 @@ void Session::runMethod(RunRequest request, const QString& what) {
   spec.lane = Lane::Compute;
   spec.userVisible = true;
   const QString methodId = QString::fromStdString(request.methodId);
+  // Plans come one by one and are kept up to a limit; the report needs none of them a second time.
+  request.keepPlanArrays = false;
   const std::shared_ptr<const Trace> trace = m_trace;
   using Report = std::shared_ptr<const RunReport>;
   JobHandle handle = m_jobs->submit<Report>(

@@ -75,6 +75,8 @@ class Session : public QObject {
   [[nodiscard]] JobQueue& jobs() noexcept { return *m_jobs; }
   [[nodiscard]] const std::shared_ptr<const Trace>& trace() const noexcept { return m_trace; }
   [[nodiscard]] ProfileDocument& profile() noexcept { return *m_profile; }
+  /// What computes; nullopt until it was found out (jobsChanged then).
+  [[nodiscard]] const std::optional<BackendInfo>& backend() const noexcept { return m_backend; }
   [[nodiscard]] const RunStore& runs() const noexcept { return m_runs; }
   [[nodiscard]] const Selection& selection() const noexcept { return m_selection; }
   [[nodiscard]] const PickedPair& pair() const noexcept { return m_pair; }
@@ -131,6 +133,7 @@ class Session : public QObject {
  private:
   struct Opened;
   void queueChange(ChangeFlags what);
+  void probeBackend();
   void setTrace(std::shared_ptr<const Trace> trace);
   void submitOpen(JobSpec spec, const QString& path, std::function<Opened(JobContext&)> work);
   void finishOpen(const QString& path, Outcome<Opened> outcome);
@@ -148,7 +151,8 @@ class Session : public QObject {
   ChangeFlags m_pending;
   QTimer m_flush;
   std::vector<JobHandle> m_openJobs;
-  JobHandle m_demoProfileJob;
+  JobHandle m_demoProfileJob, m_probeJob;
+  std::optional<BackendInfo> m_backend;
   int m_opening = 0;
   std::vector<JobHandle> m_runJobs;
 };

@@ -90,6 +90,7 @@ class RecentRow : public QPushButton {
 
 StartPage::StartPage(Session& session, QWidget* parent) : QWidget(parent), m_session(session) {
   setObjectName(QStringLiteral("startPage"));
+  setFocusPolicy(Qt::StrongFocus);
   auto* outer = new QGridLayout(this);
   outer->setRowStretch(0, 2);
   outer->setRowStretch(2, 3);
@@ -170,6 +171,7 @@ StartPage::StartPage(Session& session, QWidget* parent) : QWidget(parent), m_ses
   connect(m_cancel, &QPushButton::clicked, this, [this] { m_session.cancelOpening(); });
   connect(&session, &Session::opening, this, &StartPage::refreshProgress);
   connect(&session, &Session::jobsChanged, this, &StartPage::refreshProgress);
+  setFocusProxy(m_demo);
   QEvent style(QEvent::StyleChange);
   changeEvent(&style);
   refreshRecent();

@@ -263,7 +263,7 @@ QAbstractItemView { background: @panel; alternate-background-color: @alternate; 
 QAbstractItemView::item { padding: 0 8px; }
 QAbstractItemView:focus { border: 0; }
 QHeaderView { background: @panel; border: 0; }
-QHeaderView::section { background: @panel; color: @secondary; border: 0; border-bottom: 1px solid @line; padding: 4px 8px; }
+QHeaderView::section { background: @panel; color: @secondary; border: 0; border-bottom: 1px solid @line; padding: 4px 8px; font-size: @small; }
 QTableCornerButton::section { background: @panel; border: 0; }
 QScrollArea, QScrollArea > QWidget > QWidget { background: transparent; border: 0; }
 
@@ -309,13 +309,6 @@ QWidget[role="panel"] { background: @panel; }
 QWidget[role="window"] { background: @window; }
 )";
 
-QColor mix(const QColor& a, const QColor& b, double amount) {
-  const auto channel = [amount](int from, int to) {
-    return static_cast<int>(std::lround(from + (to - from) * amount));
-  };
-  return QColor(channel(a.red(), b.red()), channel(a.green(), b.green()), channel(a.blue(), b.blue()));
-}
-
 QString styleSheetOf(const Theme& t) {
   const auto scaled = [](int size) -> QString { return QString::number(px(size)) + QStringLiteral("px"); };
   // Longest names first: a name may begin with another one.
@@ -330,19 +323,20 @@ QString styleSheetOf(const Theme& t) {
       {QStringLiteral("@disabled"), t.disabled.name()},
       {QStringLiteral("@accent"), t.accent.name()},
       {QStringLiteral("@onAccent"), t.onAccent.name()},
-      {QStringLiteral("@accentHover"), mix(t.accent, t.dark ? QColor(Qt::white) : QColor(Qt::black), 0.12).name()},
+      {QStringLiteral("@accentHover"), mixed(t.accent, t.dark ? QColor(Qt::white) : QColor(Qt::black), 0.12).name()},
       {QStringLiteral("@ok"), t.ok.name()},
       {QStringLiteral("@warning"), t.warning.name()},
       {QStringLiteral("@error"), t.error.name()},
       {QStringLiteral("@field"), (t.dark ? t.raised : t.panel).name()},
-      {QStringLiteral("@hover"), mix(t.raised, t.text, t.dark ? 0.08 : 0.06).name()},
-      {QStringLiteral("@pressed"), mix(t.raised, t.text, t.dark ? 0.15 : 0.12).name()},
-      {QStringLiteral("@hoverLine"), mix(t.line, t.text, 0.25).name()},
-      {QStringLiteral("@control3"), mix(t.line, t.text, 0.45).name()},
-      {QStringLiteral("@scroll"), mix(t.panel, t.text, 0.25).name()},
-      {QStringLiteral("@alternate"), mix(t.panel, t.text, 0.025).name()},
-      {QStringLiteral("@selection"), mix(t.panel, t.accent, 0.28).name()},
+      {QStringLiteral("@hover"), mixed(t.raised, t.text, t.dark ? 0.08 : 0.06).name()},
+      {QStringLiteral("@pressed"), mixed(t.raised, t.text, t.dark ? 0.15 : 0.12).name()},
+      {QStringLiteral("@hoverLine"), mixed(t.line, t.text, 0.25).name()},
+      {QStringLiteral("@control3"), mixed(t.line, t.text, 0.45).name()},
+      {QStringLiteral("@scroll"), mixed(t.panel, t.text, 0.25).name()},
+      {QStringLiteral("@alternate"), mixed(t.panel, t.text, 0.025).name()},
+      {QStringLiteral("@selection"), mixed(t.panel, t.accent, 0.28).name()},
       {QStringLiteral("@variant"), t.dark ? QStringLiteral("dark") : QStringLiteral("light")},
+      {QStringLiteral("@small"), scaled(11)},
       {QStringLiteral("@tallFocus"), scaled(30)},
       {QStringLiteral("@tall"), scaled(32)},
       {QStringLiteral("@rowFocus"), scaled(40)},
@@ -421,7 +415,13 @@ QFont dockTitle() {
 }
 QFont tabular() {
   QFont font = sans(13);
+  if (tabularFamily() == font.family()) return font;
+  // Another family beside the text: as high as its digits, whatever that family calls 13 px.
+  const QFontMetricsF text(font);
   font.setFamily(tabularFamily());
+  const qreal height = QFontMetricsF(font).tightBoundingRect(QStringLiteral("0")).height();
+  const qreal wanted = text.tightBoundingRect(QStringLiteral("0")).height();
+  if (height > 0) font.setPixelSize(std::max(8, static_cast<int>(std::lround(font.pixelSize() * wanted / height))));
   return font;
 }
 void setScale(double factor) { g_scale = std::clamp(factor, 0.8, 2.0); }
@@ -495,6 +495,14 @@ void paintNoData(QPainter& painter, const QRectF& box, const Theme& theme) {
   for (double d = first; d < box.right() + box.bottom(); d += kStep)
     painter.drawLine(QPointF(d - box.top(), box.top()), QPointF(d - box.bottom(), box.bottom()));
   painter.restore();
+}
+
+QColor mixed(const QColor& under, const QColor& over, double amount) {
+  const auto channel = [amount](int from, int to) {
+    return static_cast<int>(std::lround(from + (to - from) * amount));
+  };
+  return QColor(channel(under.red(), over.red()), channel(under.green(), over.green()),
+                channel(under.blue(), over.blue()));
 }
 
 double contrastRatio(const QColor& a, const QColor& b) {

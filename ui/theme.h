@@ -47,6 +47,9 @@ void paintNoData(QPainter& painter, const QRectF& box, const Theme& theme);
 /// Relative luminance contrast of two opaque colours as WCAG 2 defines it, 1..21.
 [[nodiscard]] double contrastRatio(const QColor& a, const QColor& b);
 
+/// `amount` of `over` on `under`, 0..1; opaque.
+[[nodiscard]] QColor mixed(const QColor& under, const QColor& over, double amount);
+
 /// 3 significant digits, scientific under 1e-3; "26.5 %" for fractions; thin-space thousands.
 [[nodiscard]] QString formatNumber(double value);
 [[nodiscard]] QString formatPercent(double fraction);

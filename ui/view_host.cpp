@@ -8,6 +8,7 @@
 #include <QSet>
 #include <QTimer>
 #include <QVBoxLayout>
+#include <algorithm>
 
 #include "ui/session.h"
 #include "ui/theme.h"
@@ -53,12 +54,14 @@ bool waitFor(const std::function<bool()>& done, int timeoutMs) {
   return true;
 }
 
-bool waitUntilSettled(View& view, Session& session, int timeoutMs) {
+bool waitUntilSettled(const std::vector<View*>& views, Session& session, int timeoutMs) {
   constexpr int kQuietRounds = 8;  // a timer of the view may start the next job just after one ended
   int quiet = 0;
   return waitFor(
       [&] {
-        quiet = view.isSettled() && session.jobs().idle() ? quiet + 1 : 0;
+        const bool settled =
+            std::all_of(views.begin(), views.end(), [](const View* v) { return !v->isVisible() || v->isSettled(); });
+        quiet = settled && session.jobs().idle() ? quiet + 1 : 0;
         return quiet >= kQuietRounds;
       },
       timeoutMs);

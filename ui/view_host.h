@@ -6,6 +6,7 @@
 #include <QString>
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "ui/view.h"
 
@@ -32,8 +33,8 @@ class ViewHost : public QWidget {
 
 /// Runs the event loop until `done` holds or the time is over; returns whether it holds.
 [[nodiscard]] bool waitFor(const std::function<bool()>& done, int timeoutMs);
-/// Waits until the view says it is settled and no job is left, several times in a row.
-[[nodiscard]] bool waitUntilSettled(View& view, Session& session, int timeoutMs);
+/// Waits until every visible one of `views` says it is settled and no job is left, several times in a row.
+[[nodiscard]] bool waitUntilSettled(const std::vector<View*>& views, Session& session, int timeoutMs);
 /// Number of different colours in a picture, counted up to `limit`: a view that painted nothing has one or two.
 [[nodiscard]] int countColors(const QImage& image, int limit = 4096);
 

@@ -163,6 +163,13 @@ Index SelectorOptions::rowCount() const {
   return value;
 }
 
+void failOnDamagedHeads(std::size_t count, std::size_t total, const std::string& firstReason) {
+  if (count == 0) return;
+  throw Error(ErrorCode::Format,
+              fmt::format("{} of {} heads could not be read and {} missing from the results; the first: {}", count,
+                          total, count == 1 ? "is" : "are", firstReason));
+}
+
 void printJson(const std::string& text) {
   std::cout << text;
   if (text.empty() || text.back() != '\n') std::cout << '\n';

@@ -133,7 +133,7 @@ class TstHeadsView : public QObject {
     QVERIFY(!grid->isVisible());  // without a trace: a sentence instead
     session.openFile(m_trace);
     QVERIFY(eventually([&] { return grid->isVisible(); }));
-    QVERIFY(waitUntilSettled(host.view(), session, 60'000));
+    QVERIFY(waitUntilSettled({&host.view()}, session, 60'000));
     for (int layer = 0; layer < 2; ++layer)
       for (int head = 0; head < 3; ++head) {
         const HeadCell* cell = grid->cell(layer, head);
@@ -159,7 +159,7 @@ class TstHeadsView : public QObject {
     session.openFile(m_trace);
     QVERIFY(eventually([&] { return session.trace() != nullptr; }));
     host.view().restoreState({{QStringLiteral("mode"), QStringLiteral("kept")}});
-    QVERIFY(waitUntilSettled(host.view(), session, 60'000));
+    QVERIFY(waitUntilSettled({&host.view()}, session, 60'000));
     QVERIFY(!grid->cell(0, 0)->value.has_value());
     RunRequest request;
     request.methodId = "dense";

@@ -9,6 +9,7 @@
 #include <QRegularExpression>
 #include <QTest>
 
+#include "sparsight/core/profile.h"
 #include "tests/gui/gui_fixture.h"
 #include "ui/view_host.h"
 
@@ -85,6 +86,63 @@ class TstSelfTest : public QObject {
     QCOMPARE(QImage(png), image);
   }
 
+  void rendersTheWholeWindow() {
+    const QString png = m_home.file(QStringLiteral("window.png"));
+    const auto command = [this](const QString& out) {
+      return QStringList{QStringLiteral("render"),   m_trace,
+                         QStringLiteral("--view"),   QStringLiteral("window"),
+                         QStringLiteral("--out"),    out,
+                         QStringLiteral("--scale"),  QStringLiteral("2"),
+                         QStringLiteral("--theme"),  QStringLiteral("dark"),
+                         QStringLiteral("--method"), QStringLiteral("svg"),
+                         QStringLiteral("--run"),    QStringLiteral("all"),
+                         QStringLiteral("--layer"),  QStringLiteral("1"),
+                         QStringLiteral("--pair"),   QStringLiteral("40,41"),
+                         QStringLiteral("--set"),    QStringLiteral("map.pooling=mean"),
+                         QStringLiteral("--metric"), QStringLiteral("error"),
+                         QStringLiteral("--front"),  QStringLiteral("jobs")};
+    };
+    const Ran ran = run(command(png));
+    QVERIFY2(ran.code == 0, qPrintable(ran.err));
+    const QImage image(png);
+    QCOMPARE(image.size(), QSize(3200, 2000));
+    QVERIFY(countColors(image) > 200);
+    const QJsonObject state = QJsonDocument::fromJson(image.text(QStringLiteral("sparsight-state")).toUtf8()).object();
+    QCOMPARE(state[QStringLiteral("view")].toString(), QStringLiteral("window"));
+    const QJsonObject views = state[QStringLiteral("state")].toObject()[QStringLiteral("views")].toObject();
+    QCOMPARE(views[QStringLiteral("map")].toObject()[QStringLiteral("pooling")].toString(), QStringLiteral("mean"));
+    QCOMPARE(views[QStringLiteral("heads")].toObject()[QStringLiteral("mode")].toString(), QStringLiteral("error"));
+    QVERIFY(!QFileInfo::exists(m_home.file(QStringLiteral("xdg_config_home/sparsight"))));
+  }
+
+  void theWindowIsTheSamePictureAgain() {
+    const QString first = m_home.file(QStringLiteral("w1.png")), second = m_home.file(QStringLiteral("w2.png"));
+    for (const QString& out : {first, second}) {
+      const Ran ran = run({QStringLiteral("render"), m_trace, QStringLiteral("--view"), QStringLiteral("window"),
+                           QStringLiteral("--out"), out, QStringLiteral("--method"), QStringLiteral("svg")});
+      QVERIFY2(ran.code == 0, qPrintable(ran.err));
+    }
+    QCOMPARE(QImage(first), QImage(second));
+  }
+
+  void aTraceAloneMeasuresTheProfileItShows() {
+    const QString png = m_home.file(QStringLiteral("profile.png"));
+    const Ran ran = run({QStringLiteral("render"), m_trace, QStringLiteral("--view"), QStringLiteral("profile"),
+                         QStringLiteral("--out"), png});
+    QVERIFY2(ran.code == 0, qPrintable(ran.err));
+    QVERIFY2(ran.err.contains(QStringLiteral("measuring one")), qPrintable(ran.err));
+    // With the profile in a file beside it, nothing is measured.
+    const QString json = m_home.file(QStringLiteral("made.json"));
+    Profile made(2, 2, 3, BudgetRole::KeptTarget);
+    for (int step = 0; step < 2; ++step)
+      for (int layer = 0; layer < 2; ++layer)
+        for (int head = 0; head < 3; ++head) made.set({step, layer, head}, 0.1 * (1 + layer + head));
+    writeProfile(json.toStdString(), made);
+    const Ran beside = run({QStringLiteral("render"), m_trace, QStringLiteral("--view"), QStringLiteral("profile"),
+                            QStringLiteral("--profile"), json, QStringLiteral("--out"), png});
+    QVERIFY2(beside.code == 0 && !beside.err.contains(QStringLiteral("measuring")), qPrintable(beside.err));
+  }
+
   void rendersTheMapAsEveryFormat() {
     for (const char* suffix : {"png", "svg", "pdf"}) {
       const QString out = m_home.file(QStringLiteral("map.%1").arg(QLatin1String(suffix)));
@@ -119,6 +177,13 @@ class TstSelfTest : public QObject {
     row("method", "render @ --view map --out o.png --method nonsense", 2);
     row("param", "render @ --view map --out o.png --method svg --param kept=7", 2);
     row("layer", "render @ --view map --out o.png --layer 99", 2);
+    row("layout", "render @ --view window --out o.png --layout nonsense", 2);
+    row("layout of a view", "render @ --view map --out o.png --layout tune", 2);
+    row("front", "render @ --view window --out o.png --front nonsense", 2);
+    row("window option of a view", "render @ --view window --out o.png --set pooling=mean", 2);
+    row("pair", "render @ --view window --out o.png --pair 3", 2);
+    row("run", "render @ --view window --out o.png --method svg --run some", 2);
+    row("profile file", "render @ --view window --out o.png --profile /no/such/p.csv", 3);
     row("missing file", "render /no/such/file.h5 --view map --out o.png", 3);
     row("folder", "render / --view map --out o.png", 3);
     row("unwritable", "render @ --view grid --out /no/such/folder/o.png", 3);

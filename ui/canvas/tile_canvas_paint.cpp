@@ -203,13 +203,11 @@ void TileCanvas::paintReadout(QPainter& painter) {
   const double y = height() - metrics.height() - Theme::kUnit;
   const auto pieces = readoutPieces();
   const auto paintState = [&](double used) {
-    const QString state = tr("%1 \u00b7 tiles %2 of %3 \u00b7 %4")
-                              .arg(isApproximate() ? tr("approx.") : tr("exact"), formatBytes(m_cacheBytes),
-                                   formatBytes(m_cacheLimit), m_surface->description().section(QLatin1Char(' '), 0, 1));
+    const QString state = isApproximate() ? tr("approximate") : tr("exact");
     painter.setFont(fonts::secondary());
     const double w = QFontMetricsF(painter.font()).horizontalAdvance(state);
     if (used + w + 2 * Theme::kEdge > width()) return;
-    painter.setPen(theme.disabled);
+    painter.setPen(theme.secondary);
     painter.drawText(QRectF(width() - w - Theme::kGroupGap, y, w + 1, metrics.height()),
                      Qt::AlignRight | Qt::AlignVCenter, state);
   };

@@ -289,6 +289,7 @@ void BudgetView::sessionChanged(ChangeFlags changes) {
     m_message->setFont(fonts::secondary());
     m_unsaved->setFont(fonts::secondary());
     m_table->horizontalHeader()->setFont(fonts::secondary());
+    m_table->fitColumns();
     m_table->viewport()->update();
   }
   if (changes.testFlag(Change::Trace)) m_empty->refresh();

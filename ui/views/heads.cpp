@@ -18,6 +18,7 @@
 #include "ui/heads_facts.h"
 #include "ui/heads_grid.h"
 #include "ui/icons.h"
+#include "ui/open_buttons.h"
 #include "ui/section_label.h"
 #include "ui/session.h"
 #include "ui/theme.h"
@@ -164,7 +165,15 @@ class HeadsView : public View {
     column->addWidget(m_grid, 1000);
     m_empty = new NoteLabel;
     m_empty->setAlignment(Qt::AlignCenter);
-    column->addWidget(m_empty, 1000);
+    m_open = new OpenButtons(Qt::Vertical);
+    m_emptyBox = new QWidget;
+    auto* emptyColumn = new QVBoxLayout(m_emptyBox);
+    emptyColumn->setSpacing(Theme::kGroupGap);
+    emptyColumn->addStretch(2);
+    emptyColumn->addWidget(m_empty);
+    emptyColumn->addWidget(m_open, 0, Qt::AlignHCenter);
+    emptyColumn->addStretch(3);
+    column->addWidget(m_emptyBox, 1000);
     m_legend = new Legend;
     auto* foot = new QVBoxLayout;
     foot->setContentsMargins(4, 4, 4, 0);
@@ -279,7 +288,8 @@ class HeadsView : public View {
     const bool any = !layers.empty() && !heads.empty();
     m_grid->setVisible(any);
     m_legend->setVisible(any);
-    m_empty->setVisible(!any);
+    m_emptyBox->setVisible(!any);
+    m_open->setVisible(!s.trace());
     m_modeButton->setVisible(any);
     if (!any) {
       m_empty->setText(s.profile().isEmpty() ? tr("The heads of a trace appear here.")
@@ -418,6 +428,8 @@ class HeadsView : public View {
 
   HeadFactsStore m_facts;
   Mode m_mode = Mode::Class;
+  QWidget* m_emptyBox;
+  OpenButtons* m_open;
   NoteLabel *m_title, *m_empty, *m_progress;
   QPushButton* m_modeButton;
   QToolButton* m_pause;

@@ -212,7 +212,7 @@ void HeatmapView::build() {
   steps->addWidget(m_stepLabel);
   m_readout = new QLabel(page);
   m_readout->setObjectName(QStringLiteral("heatmap.readout"));
-  m_readout->setFont(fonts::tabular());
+  m_readout->setFont(fonts::base());
   m_readout->setTextInteractionFlags(Qt::TextSelectableByMouse);
   m_readout->setAlignment(Qt::AlignRight | Qt::AlignVCenter);
   m_readout->setSizePolicy(QSizePolicy::Ignored, QSizePolicy::Preferred);
@@ -320,7 +320,7 @@ void HeatmapView::sessionChanged(ChangeFlags changes) {
     m_layerCurve->applyTheme();
     m_stepCurve->applyTheme();
     m_summary->setFont(fonts::title());
-    m_readout->setFont(fonts::tabular());
+    m_readout->setFont(fonts::base());
   }
   if (changes.testFlag(Change::Trace)) m_empty->refresh();
   if (m_shown && !isVisible()) {  // behind another tab: caught up with when it is shown
@@ -349,10 +349,14 @@ void HeatmapView::extent(int& steps, int& layers, int& heads) const {
     heads = profile.heads();
     return;
   }
-  const auto size = [](const std::vector<int>& values) { return values.empty() ? 0 : values.back() + 1; };
-  steps = size(session().selectableSteps());
-  layers = size(session().selectableLayers());
-  heads = size(session().selectableHeads());
+  // The whole model, as the head grid shows it: what was not captured is a hole.
+  const auto size = [](const std::vector<int>& values, int stated) {
+    return std::max(values.empty() ? 0 : values.back() + 1, stated);
+  };
+  const auto& trace = session().trace();
+  steps = size(session().selectableSteps(), trace ? trace->info().run.numInferenceSteps : 0);
+  layers = size(session().selectableLayers(), trace ? trace->info().model.numLayers : 0);
+  heads = size(session().selectableHeads(), trace ? trace->info().model.numHeads : 0);
 }
 
 double HeatmapView::resultAt(const Source& from, const CellId& cell) const {

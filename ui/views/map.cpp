@@ -11,6 +11,7 @@
 #include "sparsight/core/plan.h"
 #include "ui/canvas/tile_canvas.h"
 #include "ui/map_header.h"
+#include "ui/open_buttons.h"
 #include "ui/session.h"
 #include "ui/settings.h"
 #include "ui/theme.h"
@@ -77,6 +78,8 @@ class MapView : public View {
     layout->addWidget(m_header);
     layout->addWidget(m_canvas, 1);
     setFocusProxy(m_canvas);
+    m_open = new OpenButtons(Qt::Horizontal, this);
+    m_open->hide();
 
     connect(m_order, &QComboBox::currentIndexChanged, this, [this] {
       m_wantComputed = m_order->currentData().toString() != QStringLiteral("model");
@@ -150,6 +153,11 @@ class MapView : public View {
     if (changes.testFlag(Change::Pair)) showPair();
   }
 
+  void resizeEvent(QResizeEvent* event) override {
+    View::resizeEvent(event);
+    placeOpen();
+  }
+
   [[nodiscard]] bool isSettled() const override { return !m_loading && !m_stripsPending && m_canvas->isSettled(); }
 
   [[nodiscard]] QJsonObject saveState() const override {
@@ -220,18 +228,18 @@ class MapView : public View {
 
   [[nodiscard]] QStringList statusParts() const override {
     if (!m_canvas->map()) return {};
-    constexpr double kMegabyte = 1e6;
-    const double used = static_cast<double>(m_canvas->tileBytes()) / kMegabyte;
-    const double limit = static_cast<double>(Index{Settings::load().tileCacheMiB} << 20) / kMegabyte;
-    return {tr("tiles %1 / %2 MB").arg(QString::number(used, 'f', used < 10 ? 1 : 0), QString::number(limit, 'f', 0)),
-            m_canvas->map()->exact() ? tr("exact") : tr("approximate")};
+    const double used = static_cast<double>(m_canvas->tileBytes()) / (1 << 20);
+    return {tr("tiles %1 / %2 MiB").arg(QString::number(used, 'f', used < 10 ? 1 : 0)).arg(m_tileMiB),
+            m_canvas->isApproximate() ? tr("approximate") : tr("exact"),
+            m_canvas->rendererDescription().section(QLatin1Char(' '), 0, 1)};
   }
 
  private:
   void applySettings() {
     const Settings settings = Settings::load();
     // Values and codes live in this cache; coloured pictures or textures of what is on screen come on top.
-    m_canvas->setTileLimit((Index{settings.tileCacheMiB} << 20) / 2);
+    m_tileMiB = settings.tileCacheMiB;
+    m_canvas->setTileLimit((Index{m_tileMiB} << 20) / 2);
     const auto palette = paletteByName(settings.colorMap.toStdString());
     if (palette && settings.colorMap != m_settingsPalette) {
       ColorSettings colors = m_canvas->colors();
@@ -286,6 +294,15 @@ class MapView : public View {
     QCoreApplication::sendEvent(m_header, &relayout);
   }
 
+  /// Below the message that the canvas paints in its middle.
+  void placeOpen() {
+    m_open->adjustSize();
+    const QRect room = m_canvas->geometry();
+    m_open->move(room.center().x() - m_open->width() / 2,
+                 room.center().y() + 2 * m_open->height() / 2 + Theme::kGroupGap);
+    m_open->raise();
+  }
+
   void showMessage(const QString& title, const QString& message) {
     m_loadJob.cancel();
     m_loading = false;
@@ -300,10 +317,13 @@ class MapView : public View {
     offerResult(trace ? result : nullptr);
     if (!trace) {
       m_header->setTitle(tr("Attention map"));
-      return showMessage(
-          tr("No trace is open"),
-          tr("Open a captured trace, or the demo on the start page, to see the attention of its heads."));
+      m_header->hide();
+      m_open->show();
+      placeOpen();
+      return showMessage(tr("No trace is open"), tr("The map shows what a head of a captured trace attends to."));
     }
+    m_header->show();
+    m_open->hide();
     QString title = tr("L%1 \u00b7 H%2 \u00b7 step %3").arg(selection.layer).arg(selection.head).arg(selection.step);
     if (!selection.branch.empty()) title += QStringLiteral(" \u00b7 ") + text(selection.branch);
     m_header->setTitle(title);
@@ -576,20 +596,24 @@ class MapView : public View {
     m_lostRows = std::move(lost);
     const Theme& theme = Theme::current();
     std::vector<RowStrip> strips;
-    strips.push_back({tr("kept"), tr("Kept keys of each query row"), theme.slotA, m_keptRows});
+    // Beside the map, not before it.
+    const auto muted = [&theme](const QColor& color) { return mixed(theme.window, color, 0.7); };
+    strips.push_back({tr("kept"), tr("Kept keys of each query row"), muted(theme.slotA), m_keptRows});
     if (!m_lostRows.empty()) {
-      strips.push_back({tr("lost"), tr("Attention mass each query row loses"), theme.slotB, m_lostRows});
+      strips.push_back({tr("lost"), tr("Attention mass each query row loses"), muted(theme.slotB), m_lostRows});
     }
     m_canvas->setStrips(std::move(strips));
   }
 
   TileCanvas* m_canvas;
   MapHeader* m_header = nullptr;
+  OpenButtons* m_open = nullptr;
   CaptionCombo *m_order = nullptr, *m_pooling = nullptr, *m_scale = nullptr, *m_overlay = nullptr, *m_palette = nullptr;
   std::list<LoadedMap> m_maps;  // most recent first; the front one is shown
   HeadId m_loadingId;
   QString m_loadingOrder, m_settingsPalette;
   bool m_loading = false;
+  int m_tileMiB = 0;
   QTimer m_patience;
   HeadResult m_shownResult;
   std::shared_ptr<const PlanOverlay> m_overlayOfShown;

@@ -184,7 +184,7 @@ class TraceView : public View {
     m_captured->setVisible(!m_captured->text().isEmpty());
     if (hasProfile) {
       const Profile& profile = s.profile().current();
-      m_profile->setText(tr("%1: %2 \u00D7 %3 \u00D7 %4")
+      m_profile->setText(tr("%1: %2\u00A0\u00D7\u00A0%3\u00A0\u00D7\u00A0%4")
                              .arg(s.profile().displayName())
                              .arg(profile.steps())
                              .arg(profile.layers())

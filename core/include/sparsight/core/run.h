@@ -52,6 +52,7 @@ struct HeadReport {
   double planMs = 0;
   bool wouldBeDense = false;
   std::string skippedReason;  ///< not empty: no plan, and why
+  bool damaged = false;       ///< skipped because its data is malformed or cannot be read
 };
 struct RunReport {
   std::string methodId;
