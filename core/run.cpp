@@ -88,6 +88,18 @@ void checkSelector(const char* option, const Selector& selector, const std::vect
   return sizes;
 }
 
+[[nodiscard]] Evaluation countsOf(const Plan& plan, const HeadData& head, const EvaluateOptions& options,
+                                  const Control& control) {
+  const AttentionIn in = effectiveInput(head, options.includePadding);
+  const PairCounts counts = countPairs(plan, in, control);
+  Evaluation numbers;
+  numbers.keptFraction = counts.all > 0 ? counts.kept / counts.all : 0;
+  numbers.blocksKeptFraction = counts.blockAll > 0 ? counts.blockKept / counts.blockAll : 0;
+  numbers.starvedRows = counts.starvedRows;
+  numbers.attentionFlops = 2.0 * counts.kept * static_cast<double>(in.q.cols + (in.v.empty() ? 0 : in.v.cols));
+  return numbers;
+}
+
 // Lists that are too short are refused before any work.
 void checkPerHead(const Method& method, const ParamSet& params, std::size_t heads) {
   for (const ParamSpec& spec : method.params()) {
@@ -361,7 +373,9 @@ RunReport runMethod(const Trace& trace, const RunRequest& request, Backend& back
       head.plan.validate();
       head.planMs = millisecondsSince(started);
       std::vector<std::string> fallbacks = backend.takeFallbacks();
-      head.evaluation = evaluatePlan(head.plan, data, *prepared, request.evaluate, backend, part(0.5, 0.5));
+      head.evaluation = request.countsOnly
+                            ? countsOf(head.plan, data, request.evaluate, control)
+                            : evaluatePlan(head.plan, data, *prepared, request.evaluate, backend, part(0.5, 0.5));
       fallbacks.insert(fallbacks.end(), head.evaluation.fallbacks.begin(), head.evaluation.fallbacks.end());
       head.evaluation.fallbacks = std::move(fallbacks);
       warnings.insert(head.evaluation.warnings.begin(), head.evaluation.warnings.end());

@@ -70,7 +70,7 @@ int fail(int code, const std::string& message) {
   return code;
 }
 
-constexpr std::array<const char*, 4> kLaterCommands{"compare", "curve", "stability", "convert"};
+constexpr std::array<const char*, 1> kLaterCommands{"convert"};
 
 }  // namespace
 

@@ -86,21 +86,23 @@ class AdaSpaState final : public MethodState {
 
 // The kept blocks for a removed fraction; ties go to the lower block.
 [[nodiscard]] std::vector<std::uint8_t> select(const std::vector<double>& scores, const Blocks& blocks, double sparsity,
-                                               const Rules& rules) {
+                                               const Rules& rules, const Control& control) {
   const Index n = blocks.count();
   const Index sink = rules.sink ? blocks.textCount() : 0;
   const auto isSink = [&](Index i) { return rules.sink && blocks.text[at(i)] != 0; };
   std::vector<std::uint8_t> mask(at(n * n), 0);
   std::vector<Index> candidates;
   const auto keepLargest = [&](Index count) {
-    std::stable_sort(candidates.begin(), candidates.end(),
-                     [&](Index a, Index b) { return scores[at(a)] > scores[at(b)]; });
     count = std::min(count, static_cast<Index>(candidates.size()));
+    std::nth_element(candidates.begin(), candidates.begin() + count, candidates.end(), [&](Index a, Index b) {
+      return scores[at(a)] != scores[at(b)] ? scores[at(a)] > scores[at(b)] : a < b;
+    });
     for (Index i = 0; i < count; ++i) mask[at(candidates[at(i)])] = 1;
     candidates.clear();
   };
   const double keep = 1.0 - sparsity;
   for (Index i = 0; i < n; ++i) {
+    control.checkpoint();
     for (Index j = 0; j < n; ++j) {
       if (isSink(i) || isSink(j)) {
         mask[at(i * n + j)] = 1;
@@ -201,7 +203,7 @@ class AdaSpaMethod final : public Method {
       own.pending[number] = search(input, own, backend, control);
     }
     const bool searched = own.pending.count(number) != 0;
-    if (searched) settle(input, blocks, own);
+    if (searched) settle(input, blocks, own, control);
     const Found& found = own.found.at(number);
 
     Plan plan;
@@ -335,7 +337,7 @@ class AdaSpaMethod final : public Method {
   }
 
   // Levels and masks of all heads that were searched at this step.
-  static void settle(const MethodInput& input, const Blocks& blocks, AdaSpaState& state) {
+  static void settle(const MethodInput& input, const Blocks& blocks, AdaSpaState& state, const Control& control) {
     const ParamSet& params = input.params;
     const double base = params.real("sparsity");
     const Rules rules{params.text("selection") == "row", params.flag("text_sink"), params.flag("sink_in_budget")};
@@ -344,7 +346,7 @@ class AdaSpaMethod final : public Method {
     Index above = 0;
     for (const auto& [head, search] : state.pending) {
       Found& found = results[head];
-      found.mask = select(search.scores, blocks, base, rules);
+      found.mask = select(search.scores, blocks, base, rules, control);
       found.baseRecall = found.recall = recallOf(search.scores, found.mask);
       found.sparsity = base;
       if (found.baseRecall > params.real("recall_threshold")) ++above;
@@ -365,7 +367,7 @@ class AdaSpaMethod final : public Method {
         Found& found = results[head];
         found.level = level;
         found.sparsity = sparsity;
-        found.mask = select(state.pending[head].scores, blocks, sparsity, rules);
+        found.mask = select(state.pending[head].scores, blocks, sparsity, rules, control);
         found.recall = recallOf(state.pending[head].scores, found.mask);
       };
       for (Index i = 0; i < moved; ++i) {
@@ -381,7 +383,7 @@ class AdaSpaMethod final : public Method {
       found.lseStep = search.lseStep;
       found.scores.assign(search.scores.begin(), search.scores.end());
       if (!search.fresh.empty()) {
-        const auto best = select(search.fresh, blocks, found.sparsity, rules);
+        const auto best = select(search.fresh, blocks, found.sparsity, rules, control);
         found.staleCost = recallOf(search.fresh, best) - recallOf(search.fresh, found.mask);
         found.lseShift = search.lseShift;
       }

@@ -116,10 +116,11 @@ class RunCommand final : public Command {
     const auto trace = openTrace(m_trace, context.traceOptions());
     std::vector<std::filesystem::path> inputs = filesOf(trace->info());
     inputs.emplace_back(m_draws);
-    context.checkOutputs({{"--plan", m_plan}, {"--results", m_results}}, std::move(inputs));
     RunRequest request;
     request.methodId = m_method;
     request.params = ParamSet::parse(methodById(m_method).params(), m_params);
+    if (request.params.has("sparsity_csv_path")) inputs.emplace_back(request.params.text("sparsity_csv_path"));
+    context.checkOutputs({{"--plan", m_plan}, {"--results", m_results}}, std::move(inputs));
     request.selection = m_selectors.selection();
     request.seed = context.seed;
     request.warmup = m_warmup == "on";

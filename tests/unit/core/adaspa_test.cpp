@@ -349,6 +349,30 @@ TEST_F(AdaSpa, WarmupEndsWithTheFirstSearch) {
   }
 }
 
+TEST_F(AdaSpa, MoreBudgetCanLowerAHeadsMassWhenLevelsAreOn) {
+  HeadSpec spec;
+  spec.layout = layoutOf(3, 4, 10, 0);
+  const MemoryTrace trace = traceOf(spec, {2}, 5, 0.9);
+  // At a larger budget more heads pass the threshold; some head is then taken down a level.
+  std::vector<double> before(5, 0);
+  int lowered = 0, loweredWithout = 0;
+  for (const bool levels : {true, false}) {
+    before.assign(5, 0);
+    for (int kept = 10; kept <= 90; kept += 5) {
+      auto params = Setting{.levels = levels}.params();
+      params.push_back(fmt::format("kept={}", kept / 100.0));
+      const RunReport report = run(trace, params);
+      for (std::size_t h = 0; h < 5; ++h) {
+        const double mass = report.heads[h].evaluation.keptMass;
+        if (mass < before[h] - 1e-4) ++(levels ? lowered : loweredWithout);
+        before[h] = mass;
+      }
+    }
+  }
+  EXPECT_GT(lowered, 0);
+  EXPECT_EQ(loweredWithout, 0);
+}
+
 TEST_F(AdaSpa, KeptIsOneMinusSparsity) {
   const auto specs = methodById("adaspa").params();
   EXPECT_EQ(ParamSet::parse(specs, {"kept=0.1"}).text("sparsity"), "0.9");

@@ -44,6 +44,8 @@ struct RunRequest {
   /// false: plans in the report lose their orders, masks and intervals once evaluated (onHead still sees them). At
   /// 100,000 tokens a plan is some 12 MiB, so a run over a whole model cannot keep them all.
   bool keepPlanArrays = true;
+  /// true: of the numbers only kept fractions, starved rows and attention FLOPs, without a pass over the tensors.
+  bool countsOnly = false;
 };
 struct HeadReport {
   HeadId id;
