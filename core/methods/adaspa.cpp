@@ -253,6 +253,9 @@ class AdaSpaMethod final : public Method {
 
   static std::vector<Index> searchSteps(const ParamSet& params) {
     std::vector<Index> steps = params.integers("search_steps");
+    if (steps.empty()) {
+      throw Error(ErrorCode::InvalidArgument, "parameter search_steps: needs at least one denoising step, like 9,29");
+    }
     std::sort(steps.begin(), steps.end());
     return steps;
   }
