@@ -164,7 +164,7 @@ std::vector<Expected> expectedOf(const std::vector<Scored>& heads, const Setting
   return out;
 }
 
-class AdaSpa : public testing::Test {
+class Adaspa : public testing::Test {
  protected:
   // Heads of one layer whose recalls differ: the spread grows with the head.
   static HeadData headOf(const HeadSpec& spec, const HeadId& id, double spreadPerHead) {
@@ -203,7 +203,7 @@ class AdaSpa : public testing::Test {
   std::unique_ptr<Backend> backend = createBackend("cpu", executor);
 };
 
-TEST_F(AdaSpa, EqualsItsFormulas) {
+TEST_F(Adaspa, EqualsItsFormulas) {
   HeadSpec joint;
   joint.layout = layoutOf(3, 5, 7, 13);  // 105 video tokens: text begins inside a block of 8
   joint.paddingText = 4;
@@ -243,7 +243,7 @@ TEST_F(AdaSpa, EqualsItsFormulas) {
   EXPECT_GT(moved, 20) << "levels must have been at work";
 }
 
-TEST_F(AdaSpa, TiesGoToTheLowerBlock) {
+TEST_F(Adaspa, TiesGoToTheLowerBlock) {
   // Every key the same: all blocks of a size tie.
   HeadSpec spec;
   spec.layout = layoutOf(4, 6, 8, 0);
@@ -262,7 +262,7 @@ TEST_F(AdaSpa, TiesGoToTheLowerBlock) {
   }
 }
 
-TEST_F(AdaSpa, LaterSearchesUseTheFirstLseAndReportItsDrift) {
+TEST_F(Adaspa, LaterSearchesUseTheFirstLseAndReportItsDrift) {
   HeadSpec spec;
   spec.layout = layoutOf(3, 4, 10, 0);
   const Setting s{.sparsity = 0.6, .threshold = 0.5};
@@ -303,7 +303,7 @@ TEST_F(AdaSpa, LaterSearchesUseTheFirstLseAndReportItsDrift) {
   EXPECT_THAT(report.warnings, testing::Contains(HasSubstr("step 1 lies before the first search")));
 }
 
-TEST_F(AdaSpa, ASearchStepThatWasNotCapturedMovesToTheNext) {
+TEST_F(Adaspa, ASearchStepThatWasNotCapturedMovesToTheNext) {
   HeadSpec spec;
   spec.layout = layoutOf(3, 4, 10, 0);
   const RunReport report = run(traceOf(spec, {3, 4, 7}, 2, 0.8), Setting{}.params());
@@ -315,7 +315,7 @@ TEST_F(AdaSpa, ASearchStepThatWasNotCapturedMovesToTheNext) {
   EXPECT_EQ(report.heads[4].plan.facts.at("lse_from_step"), 3);
 }
 
-TEST_F(AdaSpa, TheSelectionOfHeadsDoesNotChangeAHead) {
+TEST_F(Adaspa, TheSelectionOfHeadsDoesNotChangeAHead) {
   HeadSpec spec;
   spec.layout = layoutOf(3, 4, 10, 0);
   const MemoryTrace trace = traceOf(spec, {2, 5}, 5, 0.9);
@@ -328,7 +328,7 @@ TEST_F(AdaSpa, TheSelectionOfHeadsDoesNotChangeAHead) {
   EXPECT_EQ(one.heads[0].plan.levels, all.heads[4].plan.levels);
 }
 
-TEST_F(AdaSpa, WarmupEndsWithTheFirstSearch) {
+TEST_F(Adaspa, WarmupEndsWithTheFirstSearch) {
   HeadSpec spec;
   spec.layout = layoutOf(3, 4, 10, 0);
   const MemoryTrace trace = traceOf(spec, {1, 2, 3, 5}, 3, 0.9);
@@ -349,7 +349,7 @@ TEST_F(AdaSpa, WarmupEndsWithTheFirstSearch) {
   }
 }
 
-TEST_F(AdaSpa, MoreBudgetCanLowerAHeadsMassWhenLevelsAreOn) {
+TEST_F(Adaspa, MoreBudgetCanLowerAHeadsMassWhenLevelsAreOn) {
   HeadSpec spec;
   spec.layout = layoutOf(3, 4, 10, 0);
   const MemoryTrace trace = traceOf(spec, {2}, 5, 0.9);
@@ -373,7 +373,7 @@ TEST_F(AdaSpa, MoreBudgetCanLowerAHeadsMassWhenLevelsAreOn) {
   EXPECT_EQ(loweredWithout, 0);
 }
 
-TEST_F(AdaSpa, KeptIsOneMinusSparsity) {
+TEST_F(Adaspa, KeptIsOneMinusSparsity) {
   const auto specs = methodById("adaspa").params();
   EXPECT_EQ(ParamSet::parse(specs, {"kept=0.1"}).text("sparsity"), "0.9");
   EXPECT_EQ(ParamSet::parse(specs, {"kept=0.25"}).text("sparsity"), "0.75");
@@ -386,7 +386,7 @@ TEST_F(AdaSpa, KeptIsOneMinusSparsity) {
   }
 }
 
-TEST_F(AdaSpa, RefusesASubsetOfRows) {
+TEST_F(Adaspa, RefusesASubsetOfRows) {
   HeadSpec spec;
   spec.qRows = {1, 5, 7};
   try {
