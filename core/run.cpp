@@ -311,15 +311,19 @@ RunReport runMethod(const Trace& trace, const RunRequest& request, Backend& back
                        request.warmup && report.warmup.dense(data.id.call.step, data.id.call.layer)};
   };
   // Every captured head of the call, selected or not: what one head keeps must not depend on the selection.
-  const auto surveyCall = [&](const CallId& call) {
+  const auto surveyCall = [&](const CallId& call, const Control& whole) {
     const CallInfo* const found = info.find(call);
     if (found == nullptr) return;
-    for (const int number : found->heads) {
+    for (std::size_t h = 0; h < found->heads.size(); ++h) {
+      const int number = found->heads[h];
+      const Control share{whole.stop, [&whole, h, count = found->heads.size()](double fraction) {
+                            whole.report((static_cast<double>(h) + fraction) / static_cast<double>(count));
+                          }};
       try {
         const HeadData data = trace.load({call, number}, control.stop);
         const auto prepared = backend.prepare(effectiveInput(data, request.evaluate.includePadding), data.keepAlive,
                                               Control{control.stop, {}});
-        method.survey(inputOf(data, *prepared, 0), state.get(), backend, Control{control.stop, {}});
+        method.survey(inputOf(data, *prepared, 0), state.get(), backend, share);
       } catch (const Error& error) {
         if (!concernsOneHead(error.code())) throw;
         warnings.insert(fmt::format("step {} layer {} head {} left out of the survey: {}", call.step, call.layer,
@@ -354,7 +358,7 @@ RunReport runMethod(const Trace& trace, const RunRequest& request, Backend& back
                      }};
     };
     try {
-      if (newCall && method.surveys(params)) surveyCall(id.call);
+      if (newCall && method.surveys(params)) surveyCall(id.call, part(0, 0.5));
       const HeadData data = trace.load(id, control.stop);
       warnings.insert(data.warnings.begin(), data.warnings.end());
       const auto started = Clock::now();

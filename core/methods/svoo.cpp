@@ -87,6 +87,7 @@ class SvooMethod final : public Method {
 
     const Floor floor = floorOf(input);
     if (floor.warning) warnings.push_back(*floor.warning);
+    if (input.profile != nullptr) checkProfile(*input.profile, input.numSteps, warnings);
     const Index floorClusters = truncated(floor.ratio, k.clusters(), input.params.text("variant") == "sparsevideo");
     const double topP = input.params.real("top_p_kmeans");
     const TopPMap map = topPMap(probabilities, q, k.clusters(), topP, [&](Index crossing) {
@@ -112,6 +113,21 @@ class SvooMethod final : public Method {
   static Index truncated(double ratio, Index clusters, bool singlePrecision) {
     if (singlePrecision) ratio = static_cast<double>(static_cast<float>(ratio));
     return static_cast<Index>(ratio * static_cast<double>(clusters));
+  }
+
+  // Taken as it is, as the reference does, but said.
+  static void checkProfile(const Profile& profile, int steps, std::vector<std::string>& warnings) {
+    if (steps > 0 && profile.steps() != steps) {
+      warnings.push_back(
+          fmt::format("the profile has {} steps and the run {}: values are looked up by step index, not "
+                      "rescaled",
+                      profile.steps(), steps));
+    }
+    if (profile.role != BudgetRole::KeptFloor) {
+      warnings.push_back(
+          fmt::format("the profile's values are meant as {}; SVOO takes them as a floor of kept clusters",
+                      budgetRoleName(profile.role)));
+    }
   }
 
   static Floor floorOf(const MethodInput& input) {

@@ -61,6 +61,7 @@ TEST_F(Compare, AtAnEqualBudget) {
     EXPECT_TRUE(entry.at("knob_value").is_number());
     EXPECT_EQ(entry.at("flagged").get<bool>(), std::abs(entry.at("reached").get<double>() - 0.4) > 0.005);
   }
+  for (const auto& row : document.at("rows")) EXPECT_EQ(row.at("reached"), row.at("kept_fraction"));
   // 240 tokens leave SVG two or three bands: it cannot come near, and says so.
   EXPECT_EQ(document.at("summary").at(0).at("knob"), "sparsity");
   EXPECT_TRUE(document.at("summary").at(0).at("flagged").get<bool>());

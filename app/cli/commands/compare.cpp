@@ -98,7 +98,14 @@ class CompareCommand final : public Command {
       } else {
         report = runMethod(*trace, requests[n], context.backend(), part);
       }
-      for (const HeadReport& head : report.heads) rows.push_back(rowOf(m_methods[n], head));
+      for (const HeadReport& head : report.heads) {
+        rows.push_back(rowOf(m_methods[n], head));
+        if (!solution || !head.skippedReason.empty()) continue;
+        // The knob is solved for the mean; a head's own value stands beside it.
+        rows.back()["asked"] = solution->asked;
+        rows.back()["reached"] = rows.back()[m_kept ? "kept_fraction" : m_mass ? "kept_mass" : "output_rel_error"];
+        rows.back()["quantum"] = solution->quantum;
+      }
       for (const std::string& warning : report.warnings) warnings.push_back(m_methods[n] + ": " + warning);
       summaries.push_back(summaryOf(m_methods[n], report, solution));
       if (solution && solution->flagged) {

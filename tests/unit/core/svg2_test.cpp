@@ -327,6 +327,27 @@ TEST_F(Svg2, DefaultsFollowFamilyAndVariant) {
   EXPECT_EQ(value("wan2.1", plain, "kmeans_iter_init", {"kmeans_iter=7"}), "7");
 }
 
+TEST_F(Svg2, DrawsBelongToTheHeadNotToTheSelection) {
+  const MemoryTrace trace = memoryTrace(specOf(), {2}, {1}, 3);
+  RunRequest request;
+  request.methodId = "svg2";
+  request.params = ParamSet::parse(methodById("svg2").params(), {"kmeans_iter=2"});
+  const RunReport all = runMethod(trace, request, *backend, {});
+  request.selection.heads = Selector::parse("2");
+  const RunReport one = runMethod(trace, request, *backend, {});
+  EXPECT_EQ(one.heads.at(0).plan.kLabels, all.heads.at(2).plan.kLabels);
+  EXPECT_EQ(one.heads.at(0).plan.blockMask, all.heads.at(2).plan.blockMask);
+  request.seed = 1;
+  EXPECT_NE(runMethod(trace, request, *backend, {}).heads.at(0).plan.kLabels, one.heads.at(0).plan.kLabels);
+  // A file of draws for all heads serves a selection of one.
+  request.draws = Draws{};
+  request.draws->initQ = {{1, 2}, {3, 4}, {5, 6}};
+  request.draws->initK = {{11, 12, 13}, {14, 15, 16}, {17, 18, 19}};
+  const RunReport drawn = runMethod(trace, request, *backend, {});
+  request.selection.heads = {};
+  EXPECT_EQ(drawn.heads.at(0).plan.kLabels, runMethod(trace, request, *backend, {}).heads.at(2).plan.kLabels);
+}
+
 TEST_F(Svg2, TooShortListsAreRefusedBeforeWork) {
   const MemoryTrace trace = memoryTrace(specOf(), {2}, {1}, 3);
   RunRequest request;

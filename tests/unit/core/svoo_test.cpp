@@ -180,6 +180,13 @@ TEST_F(Svoo, TheProfileIsAFloorWithTwoClips) {
               ElementsAre(1, 4, 6, 3, 3, 3));
   const RunReport report = run(trace, {"profile=" + path});
   EXPECT_THAT(report.warnings, testing::Contains(HasSubstr("no value for step 5 layer 1 head 2")));
+  Profile other(50, 4, 3, BudgetRole::KeptTarget);
+  for (int head = 0; head < 3; ++head) {
+    for (const int step : {2, 5}) other.set({step, 1, head}, 0.2);
+  }
+  const std::string wrong = writeProfileFile(other);
+  EXPECT_THAT(run(trace, {"profile=" + wrong}).warnings,
+              testing::IsSupersetOf({HasSubstr("the profile has 50 steps and the run 10"), HasSubstr("kept_target")}));
   std::filesystem::remove(path);
   EXPECT_THROW((void)run(trace, {"profile=" + path}), Error);
 }
