@@ -75,18 +75,19 @@ ModelRule resolveModelRule(std::string_view asked, std::string_view family, cons
   return video != nullptr && text->start < video->start ? ModelRule::CogVideoX : ModelRule::Hunyuan;
 }
 
-std::vector<ParamSpec> withCommonParams(std::vector<ParamSpec> own) {
+std::vector<ParamSpec> withCommonParams(std::vector<ParamSpec> own, std::vector<std::string> variants) {
+  const std::string first = variants.front();
   std::vector<ParamSpec> specs{
       {"variant",
        {},
        ParamType::Choice,
-       "reference",
+       first,
        "",
        0,
        0,
-       {"reference", "sparsevideo"},
-       "Whose rules: reference = the method's own repository, sparsevideo = the export runtime.",
-       "svg-project/Sparse-VideoGen, Mutual-Luo/SparseVideo",
+       std::move(variants),
+       "Whose rules: reference = the method's own repository, paper = as printed, sparsevideo = the export runtime.",
+       "the method's repository and paper, SparseVideo",
        false},
       {"model_rule",
        {},
@@ -147,6 +148,12 @@ std::map<std::string, std::string, std::less<>> Method::defaultsFor(const TraceI
   return {};
 }
 
+std::map<std::string, std::string, std::less<>> Method::adjusted(const TokenLayout&, const ParamSet&,
+                                                                 const Draws* draws) const {
+  if (draws == nullptr || draws->sampledRows.empty()) return {};
+  return {{"num_sampled_rows", std::to_string(draws->sampledRows.size())}};
+}
+
 WarmupGate Method::warmup(const TraceInfo& trace, const ParamSet& params) const {
   const std::vector<double>& timesteps = trace.run.timesteps;
   const int steps = timesteps.empty() ? trace.run.numInferenceSteps : static_cast<int>(timesteps.size());
@@ -170,9 +177,12 @@ WarmupGate Method::warmup(const TraceInfo& trace, const ParamSet& params) const 
     // Schedules in [0, 1] are a capture's own unit; the margin of 1 belongs to timesteps in [0, 1000].
     if (cosmos || timesteps.front() > 2.0) gate.denseSteps = stepsAbove(timesteps, last - (cosmos ? 0.01 : 1.0));
   }
-  gate.text =
-      rangeOf(gate.denseSteps, steps, "step", "steps") + ", " + rangeOf(gate.denseLayers, layers, "layer", "layers");
+  gate.text = warmupText(gate.denseSteps, steps, gate.denseLayers, layers);
   return gate;
+}
+
+std::string warmupText(int denseSteps, int steps, int denseLayers, int layers) {
+  return rangeOf(denseSteps, steps, "step", "steps") + ", " + rangeOf(denseLayers, layers, "layer", "layers");
 }
 
 const Method& methodById(std::string_view id) {

@@ -110,6 +110,17 @@ void checkNumber(const ParamSpec& spec, std::string_view item, std::string_view 
   return std::string(value);
 }
 
+// The value of `spec` whose complement to 1 was given; in decimal, so that 1 - 0.9 is 0.1.
+[[nodiscard]] std::string complementOf(const ParamSpec& spec, std::string_view value) {
+  const auto number = parseNumber<double>(value);
+  if (!number || *number < 1.0 - spec.maximum || *number > 1.0 - spec.minimum) {
+    throw Error(ErrorCode::InvalidArgument,
+                fmt::format("parameter {} (1 - {}): takes a number from {:g} to {:g}, not '{}'", spec.complement,
+                            spec.name, 1.0 - spec.maximum, 1.0 - spec.minimum, value));
+  }
+  return fmt::format("{:.12g}", 1.0 - *number);
+}
+
 [[nodiscard]] std::string_view itemOf(std::string_view text, std::size_t headIndex, std::string_view name) {
   if (text.find(',') == std::string_view::npos) return text;
   const auto items = splitList(text);
@@ -138,16 +149,20 @@ ParamSet ParamSet::parse(std::span<const ParamSpec> specs, const std::vector<std
     }
     const std::string_view name = trimmed(std::string_view(assignment).substr(0, equals));
     const std::string_view value = trimmed(std::string_view(assignment).substr(equals + 1));
-    const auto spec = std::find_if(specs.begin(), specs.end(), [&](const ParamSpec& candidate) {
-      return candidate.name == name || oneOf(candidate.aliases, name);
-    });
-    if (spec == specs.end()) {
+    // An alias may stand for several parameters: kmeans_iter sets the first and the later iterations.
+    bool found = false;
+    for (const ParamSpec& spec : specs) {
+      const bool complement = !spec.complement.empty() && spec.complement == name;
+      if (spec.name != name && !oneOf(spec.aliases, name) && !complement) continue;
+      set.m_values[spec.name] = complement ? complementOf(spec, value) : checkedValue(spec, value);
+      found = true;
+    }
+    if (!found) {
       std::vector<std::string> known;
       for (const ParamSpec& candidate : specs) known.push_back(candidate.name);
       throw Error(ErrorCode::InvalidArgument,
                   fmt::format("parameter {}: unknown; this method has {}", name, fmt::join(known, ", ")));
     }
-    set.m_values[spec->name] = checkedValue(*spec, value);
   }
   return set;
 }

@@ -144,7 +144,7 @@ double mergedDensity(const std::vector<double>& values, MergeRule rule) {
 }
 
 Profile profileTraces(const ProfilingRequest& request, Backend& backend, const Control& control,
-                      std::vector<std::string>* warnings) {
+                      std::vector<std::string>* warnings, std::vector<std::string>* damaged) {
   if (request.traces.empty()) throw Error(ErrorCode::InvalidArgument, "profiling needs at least one trace");
   if (!(request.mass > 0 && request.mass <= 1)) {
     throw Error(ErrorCode::InvalidArgument, fmt::format("mass {}: it must lie above 0 and at most 1", request.mass));
@@ -206,6 +206,7 @@ Profile profileTraces(const ProfilingRequest& request, Backend& backend, const C
           } catch (const Error& error) {
             if (!isHeadError(error)) throw;
             if (!firstError) firstError = error;
+            if (damaged != nullptr && isDamage(source.trace->info(), id, error)) damaged->emplace_back(error.what());
             if (warnings != nullptr) {
               warnings->push_back(fmt::format("{}: left without a value: {}", detail::cellText(cell), error.what()));
             }

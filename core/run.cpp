@@ -11,6 +11,8 @@
 #include <set>
 #include <tuple>
 
+#include "sparsight/core/profile.h"
+
 namespace sparsight {
 namespace {
 
@@ -76,6 +78,52 @@ void checkSelector(const char* option, const Selector& selector, const std::vect
   return text;
 }
 
+// Number of selected heads of each call, in run order.
+[[nodiscard]] std::vector<std::size_t> headsPerCall(const std::vector<HeadId>& heads) {
+  std::vector<std::size_t> sizes;
+  for (std::size_t n = 0; n < heads.size(); ++n) {
+    if (n == 0 || heads[n].call != heads[n - 1].call) sizes.push_back(0);
+    ++sizes.back();
+  }
+  return sizes;
+}
+
+[[nodiscard]] Evaluation countsOf(const Plan& plan, const HeadData& head, const EvaluateOptions& options,
+                                  const Control& control) {
+  const AttentionIn in = effectiveInput(head, options.includePadding);
+  const PairCounts counts = countPairs(plan, in, control);
+  Evaluation numbers;
+  numbers.keptFraction = counts.all > 0 ? counts.kept / counts.all : 0;
+  numbers.blocksKeptFraction = counts.blockAll > 0 ? counts.blockKept / counts.blockAll : 0;
+  numbers.starvedRows = counts.starvedRows;
+  numbers.attentionFlops = 2.0 * counts.kept * static_cast<double>(in.q.cols + (in.v.empty() ? 0 : in.v.cols));
+  return numbers;
+}
+
+// Lists that are too short are refused before any work.
+void checkPerHead(const Method& method, const ParamSet& params, std::size_t heads) {
+  for (const ParamSpec& spec : method.params()) {
+    if (!spec.perHead) continue;
+    const std::string text = params.text(spec.name);
+    const auto values = static_cast<std::size_t>(std::count(text.begin(), text.end(), ',')) + 1;
+    if (values > 1 && values < heads) {
+      throw Error(ErrorCode::InvalidArgument,
+                  fmt::format("parameter {}: {} values for {} selected heads; give one value for all heads or one per "
+                              "selected head",
+                              spec.name, values, heads));
+    }
+  }
+}
+
+[[nodiscard]] std::string profilePath(const Method& method, const ParamSet& params) {
+  for (const ParamSpec& spec : method.params()) {
+    if (spec.name != "sparsity_csv_path") continue;
+    const std::string path = params.text(spec.name);
+    return path == "none" ? std::string() : path;
+  }
+  return {};
+}
+
 }  // namespace
 
 Selector Selector::parse(std::string_view text) {
@@ -115,7 +163,8 @@ std::vector<HeadId> selectHeads(const TraceInfo& trace, const HeadSelection& sel
   if (trace.calls.empty()) throw Error(ErrorCode::Format, "the trace holds no attention call");
   const std::string branch = selection.branch.value_or(trace.defaultBranch());
   const auto branches = trace.branches();
-  if (std::find(branches.begin(), branches.end(), branch) == branches.end()) {
+  const bool everyBranch = branch == "all";
+  if (!everyBranch && std::find(branches.begin(), branches.end(), branch) == branches.end()) {
     nothingSelected("--branch", branch, fmt::format("{}", fmt::join(branches, ", ")));
   }
   const bool hasSelf =
@@ -129,7 +178,8 @@ std::vector<HeadId> selectHeads(const TraceInfo& trace, const HeadSelection& sel
   for (const CallInfo& call : trace.calls) {
     kinds.insert(call.id.kind);
     if (kindMatches(call.id.kind)) numbers.insert(call.id.call);
-    if (call.id.branch == branch && kindMatches(call.id.kind) && call.id.call == selection.call) calls.push_back(&call);
+    if ((everyBranch || call.id.branch == branch) && kindMatches(call.id.kind) && call.id.call == selection.call)
+      calls.push_back(&call);
   }
   if (calls.empty()) {
     if (numbers.empty()) nothingSelected("--kind", selection.kind, fmt::format("{}", fmt::join(kinds, ", ")));
@@ -198,24 +248,35 @@ RunReport runMethod(const Trace& trace, const RunRequest& request, Backend& back
   const Method& method = methodById(request.methodId);
   const TraceInfo& info = trace.info();
   const ParamSet params = resolveParams(method, info, request.params);
-  const std::vector<HeadId> heads = selectHeads(info, request.selection);
+  std::vector<HeadId> heads = selectHeads(info, request.selection);
+  const bool shared = method.sharesBranches(params);
+  if (shared) {
+    // What the branches share is handed on as in the model: all branches of a step, then the next step.
+    std::stable_sort(heads.begin(), heads.end(), [](const HeadId& a, const HeadId& b) {
+      return std::tie(a.call.layer, a.call.step, a.call.branch) < std::tie(b.call.layer, b.call.step, b.call.branch);
+    });
+  }
+  const std::vector<std::size_t> callSizes = headsPerCall(heads);
+  checkPerHead(method, params, *std::max_element(callSizes.begin(), callSizes.end()));
+  std::optional<Profile> profile;
+  if (const std::string path = profilePath(method, params); !path.empty()) profile = readProfile(path);
 
   RunReport report;
   report.methodId = request.methodId;
   report.warmup = method.warmup(info, params);
   nlohmann::ordered_json paramsJson = nlohmann::ordered_json::object();
+  const CallInfo* firstCall = info.find(heads.front().call);
+  const auto adjusted = method.adjusted(firstCall != nullptr ? firstCall->layout : info.layout, params,
+                                        request.draws ? &*request.draws : nullptr);
   for (const ParamSpec& spec : method.params()) {
-    std::string value = params.text(spec.name);
-    if (spec.name == "num_sampled_rows" && request.draws && !request.draws->sampledRows.empty()) {
-      value = std::to_string(request.draws->sampledRows.size());  // counts follow the draws
-    }
+    const auto changed = adjusted.find(spec.name);
+    const std::string value = changed != adjusted.end() ? changed->second : params.text(spec.name);
     report.resolved[spec.name] = value;
     paramsJson[spec.name] = typedValue(spec, value);
   }
   if (const auto rule = report.resolved.find("model_rule"); rule != report.resolved.end()) {
-    const CallInfo* call = info.find(heads.front().call);
-    rule->second = std::string(
-        modelRuleName(resolveModelRule(rule->second, info.model.family, call != nullptr ? call->layout : info.layout)));
+    rule->second = std::string(modelRuleName(
+        resolveModelRule(rule->second, info.model.family, firstCall != nullptr ? firstCall->layout : info.layout)));
     paramsJson["model_rule"] = rule->second;
   }
   report.resolved["warmup"] = request.warmup ? "on" : "off";
@@ -231,23 +292,63 @@ RunReport runMethod(const Trace& trace, const RunRequest& request, Backend& back
   const CallId* stateOf = nullptr;
   int stepOrdinal = -1;
   std::size_t headIndex = 0;
+  std::size_t callNumber = 0;
+  const auto inputOf = [&](const HeadData& data, const PreparedHead& prepared, std::size_t index) {
+    return MethodInput{data,
+                       prepared,
+                       params,
+                       request.seed,
+                       index,
+                       stepOrdinal,
+                       numSteps,
+                       info.model.numLayers,
+                       info.run.timesteps,
+                       request.draws ? &*request.draws : nullptr,
+                       request.evaluate.includePadding,
+                       profile ? &*profile : nullptr,
+                       callSizes[callNumber],
+                       info.model.numHeads,
+                       request.warmup && report.warmup.dense(data.id.call.step, data.id.call.layer)};
+  };
+  // Every captured head of the call, selected or not: what one head keeps must not depend on the selection.
+  const auto surveyCall = [&](const CallId& call, const Control& whole) {
+    const CallInfo* const found = info.find(call);
+    if (found == nullptr) return;
+    for (std::size_t h = 0; h < found->heads.size(); ++h) {
+      const int number = found->heads[h];
+      const Control share{whole.stop, [&whole, h, count = found->heads.size()](double fraction) {
+                            whole.report((static_cast<double>(h) + fraction) / static_cast<double>(count));
+                          }};
+      try {
+        const HeadData data = trace.load({call, number}, control.stop);
+        const auto prepared = backend.prepare(effectiveInput(data, request.evaluate.includePadding), data.keepAlive,
+                                              Control{control.stop, {}});
+        method.survey(inputOf(data, *prepared, 0), state.get(), backend, share);
+      } catch (const Error& error) {
+        if (!concernsOneHead(error.code())) throw;
+        warnings.insert(fmt::format("step {} layer {} head {} left out of the survey: {}", call.step, call.layer,
+                                    number, error.what()));
+      }
+    }
+  };
   report.heads.reserve(heads.size());
   for (std::size_t n = 0; n < heads.size(); ++n) {
     control.checkpoint();
     const HeadId& id = heads[n];
-    const bool newStep = n == 0 || heads[n - 1].call != id.call;
-    if (stateOf == nullptr || stateOf->branch != id.call.branch || stateOf->layer != id.call.layer ||
+    const bool newCall = n == 0 || heads[n - 1].call != id.call;
+    if (stateOf == nullptr || (!shared && stateOf->branch != id.call.branch) || stateOf->layer != id.call.layer ||
         stateOf->kind != id.call.kind || stateOf->call != id.call.call) {
       state = method.newState();
       stepOrdinal = -1;
     }
-    stateOf = &id.call;
-    if (newStep) {
-      ++stepOrdinal;
+    if (newCall) {
+      if (stepOrdinal < 0 || stateOf->step != id.call.step) ++stepOrdinal;
       headIndex = 0;
+      callNumber += n == 0 ? 0 : 1;
     } else {
       ++headIndex;
     }
+    stateOf = &id.call;
     HeadReport head;
     head.id = id;
     head.wouldBeDense = report.warmup.dense(id.call.step, id.call.layer);
@@ -257,25 +358,17 @@ RunReport runMethod(const Trace& trace, const RunRequest& request, Backend& back
                      }};
     };
     try {
+      if (newCall && method.surveys(params)) surveyCall(id.call, part(0, 0.5));
       const HeadData data = trace.load(id, control.stop);
       warnings.insert(data.warnings.begin(), data.warnings.end());
       const auto started = Clock::now();
       const auto prepared =
           backend.prepare(effectiveInput(data, request.evaluate.includePadding), data.keepAlive, part(0, 0));
-      if (request.warmup && head.wouldBeDense) {
+      const MethodInput input = inputOf(data, *prepared, headIndex);
+      if (input.dense) {
+        method.observeDense(input, state.get(), backend, part(0, 0.5));
         head.plan = densePlan(data.input.q.rows, data.input.k.rows);
       } else {
-        const MethodInput input{data,
-                                *prepared,
-                                params,
-                                request.seed,
-                                headIndex,
-                                stepOrdinal,
-                                numSteps,
-                                info.model.numLayers,
-                                info.run.timesteps,
-                                request.draws ? &*request.draws : nullptr,
-                                request.evaluate.includePadding};
         head.plan = method.plan(input, state.get(), backend, part(0, 0.5));
       }
       head.plan.methodId = request.methodId;
@@ -284,7 +377,9 @@ RunReport runMethod(const Trace& trace, const RunRequest& request, Backend& back
       head.plan.validate();
       head.planMs = millisecondsSince(started);
       std::vector<std::string> fallbacks = backend.takeFallbacks();
-      head.evaluation = evaluatePlan(head.plan, data, *prepared, request.evaluate, backend, part(0.5, 0.5));
+      head.evaluation = request.countsOnly
+                            ? countsOf(head.plan, data, request.evaluate, control)
+                            : evaluatePlan(head.plan, data, *prepared, request.evaluate, backend, part(0.5, 0.5));
       fallbacks.insert(fallbacks.end(), head.evaluation.fallbacks.begin(), head.evaluation.fallbacks.end());
       head.evaluation.fallbacks = std::move(fallbacks);
       warnings.insert(head.evaluation.warnings.begin(), head.evaluation.warnings.end());
@@ -293,6 +388,7 @@ RunReport runMethod(const Trace& trace, const RunRequest& request, Backend& back
       if (!concernsOneHead(error.code())) throw;
       head.plan = {};
       head.skippedReason = error.what();
+      head.damaged = isDamage(trace.info(), id, error);
       warnings.insert(
           fmt::format("step {} layer {} head {} skipped: {}", id.call.step, id.call.layer, id.head, error.what()));
     }

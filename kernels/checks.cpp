@@ -21,6 +21,8 @@ std::string_view opName(Op op) noexcept {
       return "row_stats";
     case Op::GlobalTop:
       return "global_top";
+    case Op::Cluster:
+      return "cluster";
   }
   return "unknown";
 }
@@ -76,6 +78,9 @@ void checkRequest(const AttentionIn& in, const LseMapRequest& request) {
   if (request.rowBounds.empty() != request.colBounds.empty()) reject("a pooled map needs both row and column bounds");
   checkBounds(request.rowBounds, in.q.rows, "row bounds");
   checkBounds(request.colBounds, in.k.rows, "column bounds");
+  if (!request.rowLse.empty() && static_cast<Index>(request.rowLse.size()) != in.q.rows) {
+    reject(fmt::format("{} row LSE values for {} queries", request.rowLse.size(), in.q.rows));
+  }
 }
 
 void checkTile(const AttentionIn& in, std::span<const float> rowLse, const TileRect& rect) {
@@ -140,6 +145,20 @@ void checkMass(double mass) {
 
 void checkTotal(Index total) {
   if (total < 0) reject(fmt::format("a total of {} pairs is negative", total));
+}
+
+void checkCluster(const AttentionIn& in, const ClusterRequest& request) {
+  const MatrixView& points = request.side == Side::Query ? in.q : in.k;
+  if (request.first < 0 || request.count < 1 || request.first > points.rows - request.count) {
+    reject(
+        fmt::format("points [{}, {}) do not fit {} tokens", request.first, request.first + request.count, points.rows));
+  }
+  const auto dim = static_cast<std::size_t>(points.cols);
+  if (request.centroids.empty() || request.centroids.size() % dim != 0 || request.basis.size() % dim != 0) {
+    reject(fmt::format("{} centroid and {} basis numbers do not make rows of {}", request.centroids.size(),
+                       request.basis.size(), dim));
+  }
+  if (!request.basis.empty() && request.distance != Distance::Cosine) reject("a basis needs the cosine distance");
 }
 
 std::vector<Index> cellBounds(Index first, Index last, Index cells) {

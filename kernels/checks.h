@@ -17,6 +17,7 @@ void checkKeep(const AttentionIn& in, std::span<const Index> rows, const RowKeep
 void checkCounts(std::span<const Index> rows, std::span<const Index> counts);
 void checkMass(double mass);
 void checkTotal(Index total);
+void checkCluster(const AttentionIn& in, const ClusterRequest& request);
 
 /// The whole-attention form of RowKeep.
 [[nodiscard]] inline bool keepsAll(const RowKeep& keep) noexcept { return keep.ptr.empty() && keep.intervals.empty(); }

@@ -166,6 +166,12 @@ GlobalTop FallbackBackend::globalTop(const PreparedHead& head, std::span<const I
              [&](Backend& backend, const PreparedHead& side) { return backend.globalTop(side, rows, total, control); });
 }
 
+ClusterResult FallbackBackend::cluster(const PreparedHead& head, const ClusterRequest& request,
+                                       const Control& control) {
+  return run(Op::Cluster, head, control,
+             [&](Backend& backend, const PreparedHead& side) { return backend.cluster(side, request, control); });
+}
+
 std::vector<std::string> FallbackBackend::takeFallbacks() { return std::exchange(m_fallbacks, {}); }
 
 }  // namespace sparsight

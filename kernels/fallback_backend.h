@@ -41,6 +41,8 @@ class FallbackBackend final : public Backend {
                                   const Control& control) override;
   [[nodiscard]] GlobalTop globalTop(const PreparedHead& head, std::span<const Index> rows, Index total,
                                     const Control& control) override;
+  [[nodiscard]] ClusterResult cluster(const PreparedHead& head, const ClusterRequest& request,
+                                      const Control& control) override;
   /// Distinct lines in the order of their first occurrence.
   [[nodiscard]] std::vector<std::string> takeFallbacks() override;
 

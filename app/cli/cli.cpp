@@ -70,7 +70,7 @@ int fail(int code, const std::string& message) {
   return code;
 }
 
-constexpr std::array<const char*, 4> kLaterCommands{"compare", "curve", "stability", "convert"};
+constexpr std::array<const char*, 1> kLaterCommands{"convert"};
 
 }  // namespace
 
@@ -125,7 +125,7 @@ void SelectorOptions::define(CLI::App& app, bool withRows) {
   app.add_option("--step", steps, "Denoising steps, 0-based indices: 5, 0-3, 0,4,7 or all (index 10 = 11th step)");
   app.add_option("--layer", layers, "Layers: 5, 0-3, 0,4,7 or all");
   app.add_option("--head", heads, "Heads: 5, 0-3, 0,4,7 or all");
-  app.add_option("--branch", branch, "Guidance branch; default cond if present, else the first");
+  app.add_option("--branch", branch, "Guidance branch, or all; default cond if present, else the first");
   app.add_option("--component", component, "Transformer of a two-expert model; default the one that ran at that step");
   app.add_option("--kind", kind, "Kind of attention call");
   app.add_option("--call", call, "Which call of that kind in the layer");
@@ -161,6 +161,13 @@ Index SelectorOptions::rowCount() const {
     throw Error(ErrorCode::InvalidArgument, fmt::format("--rows takes a whole number from 1 or 'all', not '{}'", rows));
   }
   return value;
+}
+
+void failOnDamagedHeads(std::size_t count, std::size_t total, const std::string& firstReason) {
+  if (count == 0) return;
+  throw Error(ErrorCode::Format,
+              fmt::format("{} of {} heads could not be read and {} missing from the results; the first: {}", count,
+                          total, count == 1 ? "is" : "are", firstReason));
 }
 
 void printJson(const std::string& text) {

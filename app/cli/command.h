@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <span>
 #include <string>
@@ -15,6 +16,14 @@ namespace sparsight::cli {
 
 /// Exit codes of the command line contract.
 enum ExitCode : int { kOk = 0, kMismatch = 1, kUsage = 2, kInput = 3, kDevice = 4, kInternal = 5, kInterrupted = 130 };
+
+/// A file that a command is asked to write; an empty path is one that was not asked for.
+struct OutputFile {
+  const char* option;  ///< "--out", for messages
+  std::filesystem::path path;
+};
+/// The trace and its parts: the files that must survive a command that reads it.
+[[nodiscard]] std::vector<std::filesystem::path> filesOf(const TraceInfo& trace);
 
 /// What every command shares: global options, backend, cancellation, progress on stderr.
 class Context {
@@ -33,6 +42,9 @@ class Context {
   /// Stop on Ctrl+C; progress as a bar on a terminal, a line per 10 % otherwise, none with --quiet.
   [[nodiscard]] Control control(const std::string& what);
   [[nodiscard]] TraceOptions traceOptions() const;
+  /// Refuses, before any work starts, an output that is one of the inputs (also through a link), a second output of the
+  /// same name, a folder, or a place that cannot be written. `inputs` may hold empty names. Throws Error.
+  void checkOutputs(const std::vector<OutputFile>& outputs, std::vector<std::filesystem::path> inputs) const;
   /// One line on stderr: "warning: ...".
   void warn(const std::string& message) const;
 
@@ -67,6 +79,10 @@ struct CommandInfo {
 
 /// Parses and runs; never throws. argv[0] is the program.
 int runCli(int argc, const char* const* argv);
+
+/// Called after the results of the other heads are out: throws Error{Format} (exit 3, one line) when `count` of `total`
+/// selected heads hold malformed data, so that a script cannot take the rest for the whole.
+void failOnDamagedHeads(std::size_t count, std::size_t total, const std::string& firstReason);
 
 /// Prints one JSON document (already formatted) on stdout.
 void printJson(const std::string& text);

@@ -5,19 +5,13 @@
 #include <limits>
 #include <numeric>
 
+#include "block_pairs.h"
 #include "sparsight/core/method.h"
 
 namespace sparsight {
 namespace {
 
 [[nodiscard]] std::size_t at(Index i) noexcept { return static_cast<std::size_t>(i); }
-
-[[nodiscard]] std::vector<Index> edgesOf(Index tokens, Index block) {
-  std::vector<Index> edges;
-  for (Index edge = 0; edge < tokens; edge += block) edges.push_back(edge);
-  edges.push_back(tokens);
-  return edges;
-}
 
 class OracleBlockMethod final : public Method {
  public:
@@ -27,6 +21,7 @@ class OracleBlockMethod final : public Method {
     return "Keeps the blocks with the most exact probability mass per pair: the bound for block masks in model order.";
   }
   [[nodiscard]] std::span<const ParamSpec> params() const noexcept override { return m_params; }
+  [[nodiscard]] std::optional<Knob> knob() const override { return Knob{"kept"}; }
 
   [[nodiscard]] Plan plan(const MethodInput& input, MethodState*, Backend& backend,
                           const Control& control) const override {
@@ -37,8 +32,8 @@ class OracleBlockMethod final : public Method {
     plan.methodId = "oracle_block";
     plan.queryCount = in.q.rows;
     plan.keyCount = in.k.rows;
-    plan.qBounds = edgesOf(in.q.rows, block);
-    plan.kBounds = edgesOf(in.k.rows, block);
+    plan.qBounds = blockEdges(in.q.rows, block);
+    plan.kBounds = blockEdges(in.k.rows, block);
     const Index bq = plan.qBlocks();
     const Index bk = plan.kBlocks();
     LseMapResult map = backend.lseMap(input.prepared, {plan.qBounds, plan.kBounds, true, false}, control);
@@ -46,7 +41,7 @@ class OracleBlockMethod final : public Method {
     plan.plannerFlops =
         2.0 * static_cast<double>(in.q.rows) * static_cast<double>(in.k.rows) * static_cast<double>(in.q.cols);
 
-    const std::vector<Index> pairs = validPairs(in, plan, control);
+    const std::vector<Index> pairs = validBlockPairs(in, plan.qBounds, plan.kBounds, control);
     plan.blockMask.assign(at(bq) * at(bk), static_cast<std::uint8_t>(BlockState::Skipped));
     plan.scores.assign(plan.blockMask.size(), std::numeric_limits<float>::quiet_NaN());
     for (std::size_t n = 0; n < pairs.size(); ++n) {
@@ -87,33 +82,6 @@ class OracleBlockMethod final : public Method {
       plan.blockMask[n] = static_cast<std::uint8_t>(BlockState::Whole);
       area = next;
     }
-  }
-
-  static std::vector<Index> validPairs(const AttentionIn& in, const Plan& plan, const Control& control) {
-    const Index bq = plan.qBlocks();
-    const Index bk = plan.kBlocks();
-    std::vector<Index> pairs(at(bq) * at(bk), 0), keys(at(bk), 0);
-    const auto keyValid = [&](Index key) { return in.keyValid.empty() || in.keyValid[at(key)] != 0; };
-    for (Index j = 0; j < bk; ++j) {
-      for (Index key = plan.kBounds[at(j)]; key < plan.kBounds[at(j + 1)]; ++key) keys[at(j)] += keyValid(key) ? 1 : 0;
-    }
-    for (Index i = 0; i < bq; ++i) {
-      control.checkpoint();
-      for (Index row = plan.qBounds[at(i)]; row < plan.qBounds[at(i + 1)]; ++row) {
-        if (!in.queryValid.empty() && in.queryValid[at(row)] == 0) continue;
-        for (Index j = 0; j < bk; ++j) {
-          Index& count = pairs[at(i) * at(bk) + at(j)];
-          if (in.denseMask.empty()) {
-            count += keys[at(j)];
-            continue;
-          }
-          for (Index key = plan.kBounds[at(j)]; key < plan.kBounds[at(j + 1)]; ++key) {
-            count += keyValid(key) && in.denseMask[at(row) * at(in.k.rows) + at(key)] != 0 ? 1 : 0;
-          }
-        }
-      }
-    }
-    return pairs;
   }
 
   std::vector<ParamSpec> m_params = withCommonParams({

@@ -18,6 +18,7 @@ class OracleTokenMethod final : public Method {
     return "Keeps the most probable keys of the exact softmax: no plan of as many pairs has a larger kept mass.";
   }
   [[nodiscard]] std::span<const ParamSpec> params() const noexcept override { return m_params; }
+  [[nodiscard]] std::optional<Knob> knob() const override { return Knob{"kept"}; }
 
   [[nodiscard]] Plan plan(const MethodInput& input, MethodState*, Backend& backend,
                           const Control& control) const override {

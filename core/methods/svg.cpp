@@ -200,6 +200,7 @@ class SvgMethod final : public Method {
            "serves both.";
   }
   [[nodiscard]] std::span<const ParamSpec> params() const noexcept override { return m_params; }
+  [[nodiscard]] std::optional<Knob> knob() const override { return Knob{"sparsity"}; }
 
   [[nodiscard]] std::map<std::string, std::string, std::less<>> defaultsFor(const TraceInfo& trace,
                                                                             const ParamSet& given) const override {

@@ -36,8 +36,7 @@ class Checker {
     for (const CallInfo& call : trace.info().calls) {
       for (const int head : call.heads) {
         m_control.checkpoint();
-        if (!std::binary_search(call.unavailableHeads.begin(), call.unavailableHeads.end(), head))
-          checkHead(trace, call, head);
+        if (call.isAvailable(head)) checkHead(trace, call, head);
         m_control.report(static_cast<double>(++done) / static_cast<double>(std::max<Index>(1, total)));
       }
     }

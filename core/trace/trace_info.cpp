@@ -141,4 +141,10 @@ std::string sniffFormat(const std::filesystem::path& path) {
       fmt::format("attribute 'format' is \"{}\", which this version does not know; expected {}", *format, kExpected));
 }
 
+bool isDamage(const TraceInfo& trace, const HeadId& id, const Error& error) noexcept {
+  if (error.code() != ErrorCode::Format && error.code() != ErrorCode::Io) return false;
+  const CallInfo* call = trace.find(id.call);
+  return call != nullptr && call->isAvailable(id.head);
+}
+
 }  // namespace sparsight

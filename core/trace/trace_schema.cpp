@@ -562,6 +562,7 @@ class Parser {
   std::size_t partFile(const fs::path& part, const std::string& name) {
     if (const auto it = m_parts.find(name); it != m_parts.end()) return it->second;
     m_out.files.push_back(h5::File::openRead(part, "a part of a trace"));
+    m_out.info.parts.push_back(part);
     return m_parts[name] = m_out.files.size() - 1;
   }
 

@@ -13,6 +13,7 @@
 
 #include "checks.h"
 #include "cpu/attend_pass.h"
+#include "cpu/cluster_pass.h"
 #include "cpu/cpu_head.h"
 #include "cpu/map_pass.h"
 #include "cpu/row_ops.h"
@@ -72,7 +73,13 @@ class CpuBackend final : public Backend {
     LseMapResult result;
     result.lse.assign(static_cast<std::size_t>(in.q.rows), kNan);
     const bool map = !request.rowBounds.empty() && (request.wantMean || request.wantMax);
-    cpu::MapPass pass{head, m_executor, control, {}, {}, {}, 0, {}, result.lse.data()};
+    cpu::MapPass pass{head, m_executor, control, {}, {}, {}, 0, request.rowLse, nullptr};
+    if (request.rowLse.empty()) {
+      pass.lse = result.lse.data();
+    } else {
+      result.lse.assign(request.rowLse.begin(), request.rowLse.end());
+      if (!map) return result;
+    }
     listRows(in, 0, in.q.rows, map ? request.rowBounds : std::span<const Index>{}, pass);
     if (map) {
       for (const Index edge : request.colBounds) pass.colEdges.push_back(head.compact(edge));
@@ -139,6 +146,11 @@ class CpuBackend final : public Backend {
     detail::checkRows(head.input(), rows);
     detail::checkTotal(total);
     return cpu::globalTopRows(head, rows, total, m_executor, control);
+  }
+  ClusterResult cluster(const PreparedHead& prepared, const ClusterRequest& request, const Control& control) override {
+    const cpu::CpuHead& head = cast(prepared);
+    detail::checkCluster(head.input(), request);
+    return cpu::clusterPoints(head, request, m_executor, control);
   }
 
  private:

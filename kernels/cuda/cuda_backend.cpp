@@ -199,9 +199,10 @@ class CudaBackend final : public Backend {
     const bool wantCells = !request.rowBounds.empty();
     const std::array<Index, 2> wholeColumns{0, in.k.rows};
     Pooled pooled = pool(head, {0, in.q.rows}, wantCells ? request.rowBounds : std::span<const Index>(),
-                         wantCells ? request.colBounds : std::span<const Index>(wholeColumns), {}, control);
+                         wantCells ? request.colBounds : std::span<const Index>(wholeColumns), request.rowLse, control);
     LseMapResult result;
     result.lse.assign(pooled.lse.begin(), pooled.lse.end());
+    if (!request.rowLse.empty()) result.lse.assign(request.rowLse.begin(), request.rowLse.end());
     if (wantCells && request.wantMean) result.mean = meanOf(pooled);
     if (wantCells && request.wantMax) result.max = maxOf(pooled);
     return result;
@@ -229,6 +230,9 @@ class CudaBackend final : public Backend {
   }
   GlobalTop globalTop(const PreparedHead&, std::span<const Index>, Index, const Control&) override {
     unsupported(Op::GlobalTop);
+  }
+  ClusterResult cluster(const PreparedHead&, const ClusterRequest&, const Control&) override {
+    unsupported(Op::Cluster);
   }
 
  private:

@@ -111,6 +111,10 @@ class ReferenceBackend final : public Backend {
     LseMapResult result;
     result.lse.resize(at(head.input().q.rows));
     forRows(head.input().q.rows, control, [&](Index row) {
+      if (!request.rowLse.empty()) {
+        result.lse[at(row)] = request.rowLse[at(row)];
+        return;
+      }
       const bool padding = detail::isPaddingRow(head.input(), row);
       result.lse[at(row)] = padding ? kNan : static_cast<float>(logSumExp(head.logits(row)));
     });
@@ -122,7 +126,10 @@ class ReferenceBackend final : public Backend {
       forRows(mapRows, control, [&](Index r) {
         const std::vector<Cell> cells = poolRows(
             head, request.rowBounds[at(r)], request.rowBounds[at(r + 1)], request.colBounds,
-            [&](const std::vector<double>& z, Index) { return logSumExp(z); }, control);
+            [&](const std::vector<double>& z, Index row) {
+              return request.rowLse.empty() ? logSumExp(z) : static_cast<double>(request.rowLse[at(row)]);
+            },
+            control);
         for (Index c = 0; c < mapCols; ++c) {
           if (request.wantMean) result.mean[at(r * mapCols + c)] = cells[at(c)].mean();
           if (request.wantMax) result.max[at(r * mapCols + c)] = cells[at(c)].largest();
@@ -260,6 +267,70 @@ class ReferenceBackend final : public Backend {
     for (const Pair& pair : pairs) ++top.count[at(pair.listed)];
     if (!pairs.empty()) top.threshold = static_cast<float>(std::exp(pairs.back().logP));
     return top;
+  }
+  ClusterResult cluster(const PreparedHead& prepared, const ClusterRequest& request, const Control& control) override {
+    const ReferenceHead& head = cast(prepared);
+    detail::checkCluster(head.input(), request);
+    const Index dim = head.input().q.cols;
+    const Index clusters = static_cast<Index>(request.centroids.size()) / dim;
+    const std::vector<double>& tokens = request.side == Side::Query ? head.q : head.k;
+    const auto point = [&](Index i) { return std::span(tokens).subspan(at((request.first + i) * dim), at(dim)); };
+    const auto centroid = [&](Index c) { return request.centroids.subspan(at(c * dim), at(dim)); };
+    // What is compared: the vector itself, or its scores against the basis; for cosines at unit length.
+    const auto described = [&](const auto& x) {
+      std::vector<double> out(x.begin(), x.end());
+      if (!request.basis.empty()) {
+        out.assign(request.basis.size() / at(dim), 0.0);
+        for (std::size_t m = 0; m < out.size(); ++m) {
+          for (Index i = 0; i < dim; ++i) {
+            out[m] += static_cast<double>(x[at(i)]) * static_cast<double>(request.basis[m * at(dim) + at(i)]);
+          }
+        }
+      }
+      if (request.distance != Distance::Cosine) return out;
+      double square = 1e-8;
+      for (const double value : out) square += value * value;
+      for (double& value : out) value /= std::sqrt(square);
+      return out;
+    };
+    std::vector<std::vector<double>> centres;
+    for (Index c = 0; c < clusters; ++c) centres.push_back(described(centroid(c)));
+
+    ClusterResult result;
+    result.labels.assign(at(request.count), 0);
+    result.nearest.assign(at(request.count), 0.0F);
+    forRows(request.count, control, [&](Index i) {
+      const std::vector<double> x = described(point(i));
+      double best = 0;
+      for (Index c = 0; c < clusters; ++c) {
+        double value = 0;
+        for (std::size_t n = 0; n < x.size(); ++n) {
+          const double y = centres[at(c)][n];
+          value += request.distance == Distance::Euclid ? (x[n] - y) * (x[n] - y) : x[n] * y;
+        }
+        if (c > 0 && (request.distance == Distance::Euclid ? value >= best : value <= best)) continue;
+        best = value;
+        result.labels[at(i)] = static_cast<std::int32_t>(c);
+      }
+      result.nearest[at(i)] = static_cast<float>(best);
+    });
+
+    result.sizes.assign(at(clusters), 0);
+    std::vector<double> sums(at(clusters * dim), 0.0);
+    for (Index i = 0; i < request.count; ++i) {
+      const Index c = result.labels[at(i)];
+      ++result.sizes[at(c)];
+      for (Index d = 0; d < dim; ++d) sums[at(c * dim + d)] += point(i)[at(d)];
+    }
+    result.means.assign(request.centroids.begin(), request.centroids.end());
+    for (Index c = 0; c < clusters; ++c) {
+      if (result.sizes[at(c)] == 0) continue;
+      for (Index d = 0; d < dim; ++d) {
+        result.means[at(c * dim + d)] =
+            static_cast<float>(sums[at(c * dim + d)] / static_cast<double>(result.sizes[at(c)]));
+      }
+    }
+    return result;
   }
 
  private:

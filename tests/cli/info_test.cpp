@@ -211,6 +211,18 @@ TEST_F(Info, NaNInQIsRefusedWhereItIsRead) {
     EXPECT_THAT(program.err, AllOf(HasSubstr(kCall + "/q"), HasSubstr("[0, 12, 4] is NaN")));
     EXPECT_EQ(program.out, "");
   }
+  // The other heads are worth having, but a script must not take them for all: results and exit code 3.
+  const std::string profile = path("p.json");
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>{"stats", path("t.h5"), "--json", "--quiet"},
+        {"run", path("t.h5"), "--method", "dense", "--json", "--quiet"},
+        {"profile", path("t.h5"), "--out", profile, "--json", "--quiet"}}) {
+    const Program program = runProgram(arguments);
+    EXPECT_EQ(program.exitCode, 3) << arguments[0];
+    EXPECT_THAT(program.err, AllOf(HasSubstr("heads could not be read"), HasSubstr("[0, 12, 4] is NaN")));
+    EXPECT_TRUE(nlohmann::json::accept(program.out)) << arguments[0];
+  }
+  EXPECT_TRUE(std::filesystem::exists(profile));
 }
 
 TEST_F(Info, MemoryLimitIsAnOption) {

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "sparsight/core/run.h"
@@ -117,6 +118,41 @@ TEST_F(Run, UsageErrorsExit2WithOneLine) {
   EXPECT_THAT(refused({"--method", "svg", "--rows", "0"}), HasSubstr("--rows"));
   refused({"--method", "svg", "--warmup", "maybe"});
   refused({});
+}
+
+TEST_F(Run, OutputsNeverReplaceWhatIsReadAndAreCheckedBeforeTheWork) {
+  const std::string trace = test::writeSmallTrace(folder.path() / "trace.h5");
+  const auto bytes = [&] {
+    std::ifstream file(trace, std::ios::binary);
+    return std::string(std::istreambuf_iterator<char>(file), {});
+  };
+  const std::string before = bytes();
+  const std::string link = (folder.path() / "link.h5").string();
+  fs::create_symlink(trace, link);
+  const std::string twice = (folder.path() / "twice.h5").string();
+  for (const std::vector<std::string>& outputs : {std::vector<std::string>{"--plan", trace},
+                                                  {"--results", trace},
+                                                  {"--plan", link},
+                                                  {"--plan", twice, "--results", twice}}) {
+    std::vector<std::string> arguments{"run", trace, "--method", "dense"};
+    arguments.insert(arguments.end(), outputs.begin(), outputs.end());
+    const Program program = runProgram(arguments);
+    EXPECT_EQ(program.exitCode, 2) << program.err;
+    EXPECT_THAT(program.err, HasSubstr(outputs[outputs.size() - 2]));
+    EXPECT_EQ(std::count(program.err.begin(), program.err.end(), '\n'), 1) << program.err;
+    EXPECT_EQ(bytes(), before);
+  }
+  const Program map = runProgram({"map", trace, "--step", "1", "--layer", "0", "--head", "0", "--out", trace});
+  EXPECT_EQ(map.exitCode, 2) << map.err;
+  EXPECT_EQ(bytes(), before);
+  EXPECT_FALSE(fs::exists(twice));
+
+  // A slow run must not end with "the folder does not exist": nothing has been computed when this is said.
+  const Program nowhere =
+      runProgram({"run", trace, "--method", "dense", "--plan", (folder.path() / "no" / "plan.h5").string()});
+  EXPECT_EQ(nowhere.exitCode, 3);
+  EXPECT_THAT(nowhere.err,
+              testing::AllOf(HasSubstr("--plan"), HasSubstr("create it"), testing::Not(HasSubstr("dense: "))));
 }
 
 TEST_F(Run, InputErrorsExit3) {

@@ -326,6 +326,16 @@ void checkLseMap(Backend& backend, const OpCase& c) {
   const LseMapResult onlyMax = backend.lseMap(*pair.got, {rows, cols, false, true}, {});
   compareFloats("max alone", onlyMax.max, want.max, kTinyProbability, pair.tolerance.probability());
   EXPECT_TRUE(onlyMax.mean.empty());
+  // Against an LSE of another time: every probability is scaled by what the LSE is off.
+  std::vector<float> stale = want.lse;
+  for (std::size_t i = 0; i < stale.size(); ++i) stale[i] += 0.25F * static_cast<float>(i % 7) - 0.75F;
+  const LseMapRequest cached{rows, cols, true, true, stale};
+  const LseMapResult gotStale = backend.lseMap(*pair.got, cached, {});
+  const LseMapResult wantStale = pair.oracle->lseMap(*pair.want, cached, {});
+  compareFloats("given lse", gotStale.lse, stale, 0, 0);
+  compareFloats("mean against a given lse", gotStale.mean, wantStale.mean, kTinyProbability,
+                pair.tolerance.probability());
+  compareFloats("max against a given lse", gotStale.max, wantStale.max, kTinyProbability, pair.tolerance.probability());
   const LseMapResult onlyLse = backend.lseMap(*pair.got, {{}, {}, true, true}, {});
   compareLse(onlyLse.lse, want.lse, pair.tolerance);
   EXPECT_TRUE(onlyLse.mean.empty() && onlyLse.max.empty());
@@ -438,6 +448,75 @@ void checkGlobalTop(Backend& backend, const OpCase& c) {
   }
 }
 
+void checkCluster(Backend& backend, const OpCase& c) {
+  const Pair pair(backend, c);
+  for (const Side side : {Side::Query, Side::Key}) {
+    const MatrixView& tokens = side == Side::Query ? pair.head->in.q : pair.head->in.k;
+    const MatrixView& others = side == Side::Query ? pair.head->in.k : pair.head->in.q;
+    const auto rowsOf = [&](const MatrixView& matrix, Index count, Index stride) {
+      std::vector<float> rows(at(count * c.dim));
+      for (Index i = 0; i < count; ++i) {
+        rowToFloat(matrix, i * stride % matrix.rows, std::span(rows).subspan(at(i * c.dim), at(c.dim)));
+      }
+      return rows;
+    };
+    // Seeds are tokens, drawn with replacement: the last two repeat earlier ones and must stay empty. More than a tile
+    // of centroids, and only a part of the tokens.
+    const Index clusters = std::min<Index>(tokens.rows, 70) + 2;
+    std::vector<float> centroids = rowsOf(tokens, clusters, 5);
+    std::copy_n(centroids.begin(), c.dim, centroids.end() - 2 * c.dim);
+    std::copy_n(centroids.begin(), c.dim, centroids.end() - c.dim);
+    const std::vector<float> basis = rowsOf(others, std::min<Index>(others.rows, 9), 3);
+    const Index first = tokens.rows / 4;
+    ClusterRequest request{side, first, tokens.rows - first, centroids, Distance::Euclid, {}};
+    for (const int kind : {0, 1, 2, 3}) {
+      request.distance = kind == 0 ? Distance::Euclid : kind == 1 ? Distance::Dot : Distance::Cosine;
+      request.basis = kind == 3 ? std::span<const float>(basis) : std::span<const float>();
+      SCOPED_TRACE(fmt::format("{} distance {}", side == Side::Query ? "queries" : "keys", kind));
+      const ClusterResult got = backend.cluster(*pair.got, request, {});
+      const ClusterResult want = pair.oracle->cluster(*pair.want, request, {});
+      ASSERT_EQ(got.labels.size(), want.labels.size());
+      ASSERT_EQ(got.means.size(), centroids.size());
+
+      double largest = 0;  // rounding of a distance is relative to the vectors, not to the distance
+      std::vector<float> row(at(c.dim));
+      for (Index i = 0; i < tokens.rows; ++i) {
+        rowToFloat(tokens, i, row);
+        double square = 0;
+        for (const float x : row) square += static_cast<double>(x) * static_cast<double>(x);
+        largest = std::max(largest, square);
+      }
+      // Profiles of 1e4 leave cosines of nearly equal directions; 1e-8 in the norm hardly counts.
+      const double slack = kind == 0 ? 1e-6 * (4 * largest + 1e-3) : kind == 1 ? 1e-6 * (largest + 1e-3) : 2e-5;
+      std::vector<Index> sizes(at(clusters), 0);
+      std::vector<double> sums(centroids.size(), 0.0);
+      for (std::size_t i = 0; i < got.labels.size(); ++i) {
+        const std::int32_t label = got.labels[i];
+        ASSERT_TRUE(label >= 0 && label < clusters);
+        EXPECT_LT(label, clusters - 2) << "an equal centroid with a lower number comes first";
+        // The nearest may differ only where two are equally near.
+        ASSERT_NEAR(static_cast<double>(got.nearest[i]), static_cast<double>(want.nearest[i]), slack) << "point " << i;
+        if (kind == 0) {
+          EXPECT_GE(got.nearest[i], 0.0F);
+        }
+        ++sizes[at(label)];
+        rowToFloat(tokens, first + static_cast<Index>(i), row);
+        for (Index d = 0; d < c.dim; ++d) sums[at(label * c.dim + d)] += static_cast<double>(row[at(d)]);
+      }
+      EXPECT_EQ(got.sizes, sizes);
+      for (std::size_t n = 0; n < got.means.size(); ++n) {
+        const Index size = sizes[n / at(c.dim)];
+        if (size == 0) {
+          ASSERT_EQ(got.means[n], centroids[n]) << "an empty cluster keeps its centroid";
+        } else {
+          const double mean = sums[n] / static_cast<double>(size);
+          ASSERT_NEAR(static_cast<double>(got.means[n]), mean, 1e-6 * std::max(1.0, std::abs(mean)));
+        }
+      }
+    }
+  }
+}
+
 void checkAllOps(Backend& backend, const OpCase& c) {
   struct Check {
     Op op;
@@ -445,7 +524,8 @@ void checkAllOps(Backend& backend, const OpCase& c) {
   };
   constexpr Check kChecks[] = {{Op::LseMap, checkLseMap},     {Op::Tile, checkTile},
                                {Op::Attend, checkAttend},     {Op::AttendTop, checkAttendTop},
-                               {Op::RowStats, checkRowStats}, {Op::GlobalTop, checkGlobalTop}};
+                               {Op::RowStats, checkRowStats}, {Op::GlobalTop, checkGlobalTop},
+                               {Op::Cluster, checkCluster}};
   for (const Check& check : kChecks) {
     if (!backend.supports(check.op, c.dtype, c.dim)) continue;
     SCOPED_TRACE(fmt::format("{} of {}", opName(check.op), c.name));

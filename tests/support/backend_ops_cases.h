@@ -54,6 +54,7 @@ void checkAttend(Backend& backend, const OpCase& opCase);
 void checkAttendTop(Backend& backend, const OpCase& opCase);
 void checkRowStats(Backend& backend, const OpCase& opCase);
 void checkGlobalTop(Backend& backend, const OpCase& opCase);
+void checkCluster(Backend& backend, const OpCase& opCase);
 /// All operations that the backend supports for the case; named by opName.
 void checkAllOps(Backend& backend, const OpCase& opCase);
 

@@ -74,5 +74,8 @@ GlobalTop FakeBackend::globalTop(const PreparedHead& head, std::span<const Index
                                  const Control& control) {
   return m_oracle->globalTop(begin(head, control), rows, total, control);
 }
+ClusterResult FakeBackend::cluster(const PreparedHead& head, const ClusterRequest& request, const Control& control) {
+  return m_oracle->cluster(begin(head, control), request, control);
+}
 
 }  // namespace sparsight

@@ -45,6 +45,8 @@ class FakeBackend final : public Backend {
                                   const Control& control) override;
   [[nodiscard]] GlobalTop globalTop(const PreparedHead& head, std::span<const Index> rows, Index total,
                                     const Control& control) override;
+  [[nodiscard]] ClusterResult cluster(const PreparedHead& head, const ClusterRequest& request,
+                                      const Control& control) override;
 
  private:
   class Head;

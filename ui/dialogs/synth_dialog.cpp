@@ -13,9 +13,10 @@
 #include <QPushButton>
 #include <QSettings>
 #include <QSpinBox>
-#include <QStorageInfo>
 #include <QVBoxLayout>
+#include <filesystem>
 #include <limits>
+#include <optional>
 
 #include "ui/section_label.h"
 #include "ui/theme.h"
@@ -34,6 +35,15 @@ QSpinBox* spin(const char* name, int low, int high, int value) {
   box->setAlignment(Qt::AlignRight);
   return box;
 }
+/// What statvfs says; nothing where it cannot say. (QStorageInfo goes by the mount table, which a container or chroot
+/// need not have.)
+std::optional<std::uintmax_t> bytesFree(const QString& folder) {
+  std::error_code error;
+  const auto space = std::filesystem::space(folder.toStdString(), error);
+  if (error || space.available == static_cast<std::uintmax_t>(-1)) return std::nullopt;
+  return space.available;
+}
+
 }  // namespace
 
 SynthDialog::SynthDialog(QWidget* parent) : QDialog(parent) {
@@ -167,10 +177,9 @@ void SynthDialog::check() {
   else if (bytes > kMostBytes)
     problem = tr("%1 of tensors is more than this generator is made for; take fewer heads or steps.")
                   .arg(formatBytes(static_cast<qint64>(bytes)));
-  else if (bytes > static_cast<double>(QStorageInfo(folder.filePath()).bytesAvailable()))
+  else if (const auto free = bytesFree(folder.filePath()); free && bytes > static_cast<double>(*free))
     problem = tr("%1 of tensors do not fit: %2 are free there.")
-                  .arg(formatBytes(static_cast<qint64>(bytes)),
-                       formatBytes(QStorageInfo(folder.filePath()).bytesAvailable()));
+                  .arg(formatBytes(static_cast<qint64>(bytes)), formatBytes(static_cast<qint64>(*free)));
   m_size->setRole(problem.isEmpty() ? NoteLabel::Role::Secondary : NoteLabel::Role::Error);
   QString text = tr("%1 tokens \u00B7 %2 heads \u00B7 at most %3")
                      .arg(formatCount(tokens), formatCount(static_cast<qint64>(s.layers) * s.heads * s.steps),

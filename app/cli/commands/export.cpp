@@ -55,6 +55,7 @@ class ExportCommand final : public Command {
     checkTarget();
     parseFill();
     parseParams();
+    context.checkOutputs({{"--out", m_out}}, {m_profile});
     const SvooModel* model = findModel();
     std::vector<CsvIssue> issues;
     const Profile opened = readProfile(m_profile, &issues);

@@ -87,6 +87,9 @@ class MapCommand : public Command {
     }
     const ValueRange range = valueRange();
     const std::unique_ptr<Trace> trace = openTrace(m_trace, context.traceOptions());
+    std::vector<std::filesystem::path> inputs = filesOf(trace->info());
+    if (m_order != "model") inputs.emplace_back(m_order);
+    context.checkOutputs({{"--out", out}}, std::move(inputs));
     const std::vector<HeadId> heads = selectHeads(trace->info(), m_selectors.selection());
     if (heads.size() != 1) {
       throw Error(

@@ -62,6 +62,7 @@ class MethodsCommand final : public Command {
         nlohmann::ordered_json param;
         param["name"] = spec.name;
         param["aliases"] = spec.aliases;
+        if (!spec.complement.empty()) param["complement"] = spec.complement;
         param["type"] = typeName(spec.type);
         param["unit"] = spec.unit;
         param["minimum"] = isNumeric(spec.type) ? nlohmann::ordered_json(spec.minimum) : nlohmann::ordered_json();
@@ -87,6 +88,7 @@ class MethodsCommand final : public Command {
       for (const ParamSpec& spec : method->params()) {
         std::string name = spec.name;
         if (!spec.aliases.empty()) name += fmt::format(" (alias {})", fmt::join(spec.aliases, ", "));
+        if (!spec.complement.empty()) name += fmt::format(" (or {} = 1 - it)", spec.complement);
         fmt::print("  {:<32} {} {}, default {}{}{}\n", name, typeName(spec.type), rangeText(spec), spec.defaultValue,
                    spec.unit.empty() ? "" : ", " + spec.unit, spec.perHead ? ", one value or one per head" : "");
         fmt::print("      {} [{}]\n", spec.meaning, spec.source);

@@ -75,6 +75,7 @@ class ProfileCommand final : public Command {
     if (extension != ".csv" && extension != ".json") {
       throw Error(ErrorCode::InvalidArgument, fmt::format("--out {}: the name must end with .csv or .json", m_out));
     }
+    context.checkOutputs({{"--out", m_out}, {"--resume", m_resume}}, {m_traces.begin(), m_traces.end()});
     ProfilingRequest request;
     request.traces.assign(m_traces.begin(), m_traces.end());
     request.mass = m_mass;
@@ -84,8 +85,8 @@ class ProfileCommand final : public Command {
     request.includePadding = !paddingGiven() || context.includePadding();
     request.traceOptions = context.traceOptions();
     request.resumeFile = m_resume;
-    std::vector<std::string> warnings;
-    const Profile measured = profileTraces(request, context.backend(), context.control("profile"), &warnings);
+    std::vector<std::string> warnings, damaged;
+    const Profile measured = profileTraces(request, context.backend(), context.control("profile"), &warnings, &damaged);
     for (const std::string& warning : warnings) context.warn(warning);
 
     Profile profile = measured;
@@ -97,6 +98,10 @@ class ProfileCommand final : public Command {
       std::filesystem::remove(m_resume, ignored);
     }
     print(profile, holes, extension == ".csv", warnings);
+    if (!damaged.empty()) {
+      const auto cells = static_cast<std::size_t>(summarise(measured).count);
+      failOnDamagedHeads(damaged.size(), damaged.size() + cells, damaged.front());
+    }
     return kOk;
   }
 

@@ -114,9 +114,13 @@ class RunCommand final : public Command {
   int run(Context& context) override {
     takeTraceFromParams();
     const auto trace = openTrace(m_trace, context.traceOptions());
+    std::vector<std::filesystem::path> inputs = filesOf(trace->info());
+    inputs.emplace_back(m_draws);
     RunRequest request;
     request.methodId = m_method;
     request.params = ParamSet::parse(methodById(m_method).params(), m_params);
+    if (request.params.has("sparsity_csv_path")) inputs.emplace_back(request.params.text("sparsity_csv_path"));
+    context.checkOutputs({{"--plan", m_plan}, {"--results", m_results}}, std::move(inputs));
     request.selection = m_selectors.selection();
     request.seed = context.seed;
     request.warmup = m_warmup == "on";
@@ -145,6 +149,7 @@ class RunCommand final : public Command {
                      {"warnings", warnings},
                      {"rows", std::move(rows)}}
                     .dump(2));
+      failOnDamaged(report);
       return kOk;
     }
     for (const std::string& warning : warnings) context.warn(warning);
@@ -152,10 +157,19 @@ class RunCommand final : public Command {
     fmt::print("\nmethod {}, resolved:", m_method);
     for (const auto& [name, value] : report.resolved) fmt::print(" {}={}", name, value);
     fmt::print("\n");
+    failOnDamaged(report);
     return kOk;
   }
 
  private:
+  static void failOnDamaged(const RunReport& report) {
+    const auto damaged = [](const HeadReport& head) { return head.damaged; };
+    const auto first = std::find_if(report.heads.begin(), report.heads.end(), damaged);
+    if (first == report.heads.end()) return;
+    failOnDamagedHeads(static_cast<std::size_t>(std::count_if(first, report.heads.end(), damaged)), report.heads.size(),
+                       first->skippedReason);
+  }
+
   // "--param a=1 b=2" takes several words, so a trace named after it lands there; only parameters bear '='.
   void takeTraceFromParams() {
     if (m_trace.empty() && !m_params.empty() && m_params.back().find('=') == std::string::npos) {

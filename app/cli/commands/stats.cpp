@@ -35,6 +35,7 @@ constexpr std::array<Metric, 8> kMetrics{{
 struct Row {
   HeadStats stats;
   std::string skippedReason;
+  bool damaged = false;
 };
 
 class StatsCommand final : public Command {
@@ -77,6 +78,7 @@ class StatsCommand final : public Command {
         if (error.code() == ErrorCode::Internal || error.code() == ErrorCode::Device) throw;
         if (heads.size() == 1) throw;
         row.skippedReason = error.what();
+        row.damaged = isDamage(trace->info(), heads[n], error);
       }
       control.report(static_cast<double>(n + 1) / static_cast<double>(heads.size()));
       rows.push_back(std::move(row));
@@ -85,6 +87,12 @@ class StatsCommand final : public Command {
       throw Error(ErrorCode::Format, fmt::format("{}: no head could be read; {}", m_trace, rows.front().skippedReason));
     }
     print(context, *trace, rows, metrics);
+    const auto damaged = [](const Row& row) { return row.damaged; };
+    const auto first = std::find_if(rows.begin(), rows.end(), damaged);
+    if (first != rows.end()) {
+      failOnDamagedHeads(static_cast<std::size_t>(std::count_if(first, rows.end(), damaged)), rows.size(),
+                         first->skippedReason);
+    }
     return kOk;
   }
 

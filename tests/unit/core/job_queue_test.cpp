@@ -506,6 +506,7 @@ class NamedBackend : public Backend {
   }
   RowStats rowStats(const PreparedHead&, std::span<const Index>, double, const Control&) override { return {}; }
   GlobalTop globalTop(const PreparedHead&, std::span<const Index>, Index, const Control&) override { return {}; }
+  ClusterResult cluster(const PreparedHead&, const ClusterRequest&, const Control&) override { return {}; }
 
  private:
   std::string m_id;

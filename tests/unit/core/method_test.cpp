@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "tests/unit/core/method_test_support.h"
 
 namespace sparsight {
@@ -42,7 +44,7 @@ TEST(Method, TheTableIsSortedAndComplete) {
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::InvalidArgument);
-    EXPECT_THAT(error.what(), testing::HasSubstr("dense, oracle_block, oracle_token, svg"));
+    EXPECT_THAT(error.what(), testing::HasSubstr("dense, oracle_block, oracle_token, svg, svg2"));
   }
 }
 
@@ -51,15 +53,18 @@ TEST(Method, EveryParameterIsDescribed) {
     EXPECT_FALSE(method->title().empty());
     EXPECT_FALSE(method->summary().empty());
     std::vector<std::string> names;
+    std::set<std::string> aliases;  // one alias may set several parameters
     for (const ParamSpec& spec : method->params()) {
       SCOPED_TRACE(std::string(method->id()) + "." + spec.name);
       EXPECT_FALSE(spec.meaning.empty());
       EXPECT_FALSE(spec.source.empty());
       names.push_back(spec.name);
-      names.insert(names.end(), spec.aliases.begin(), spec.aliases.end());
+      aliases.insert(spec.aliases.begin(), spec.aliases.end());
+      if (!spec.complement.empty()) names.push_back(spec.complement);
       // The declared default is itself accepted.
       EXPECT_NO_THROW((void)ParamSet::parse(method->params(), {spec.name + "=" + spec.defaultValue}));
     }
+    names.insert(names.end(), aliases.begin(), aliases.end());
     std::sort(names.begin(), names.end());
     EXPECT_EQ(std::adjacent_find(names.begin(), names.end()), names.end());
   }

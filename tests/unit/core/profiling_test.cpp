@@ -56,6 +56,9 @@ class CountingBackend : public Backend {
                       const Control& control) override {
     return m_inner->globalTop(head, rows, total, control);
   }
+  ClusterResult cluster(const PreparedHead& head, const ClusterRequest& request, const Control& control) override {
+    return m_inner->cluster(head, request, control);
+  }
   int prepared = 0;
 
  private:

@@ -209,6 +209,7 @@ TEST_F(BackendOps, ResultsDoNotDependOnTheThreads) {
       AttendResult dense, top;
       RowStats stats;
       GlobalTop global;
+      ClusterResult clusters, profiles;
     };
     const auto run = [&](int threads) {
       Executor executor(threads);
@@ -222,6 +223,11 @@ TEST_F(BackendOps, ResultsDoNotDependOnTheThreads) {
       all.top = backend->attendTop(*prepared, rows, counts, {});
       all.stats = backend->rowStats(*prepared, rows, 0.9, {});
       all.global = backend->globalTop(*prepared, rows, c.queries * c.keys / 7, {});
+      std::vector<float> centroids(static_cast<std::size_t>(40 * c.dim));
+      for (std::size_t i = 0; i < centroids.size(); ++i) centroids[i] = static_cast<float>(i * 37 % 101) / 50.0F - 1.0F;
+      all.clusters = backend->cluster(*prepared, {Side::Key, 0, c.keys, centroids}, {});
+      all.profiles = backend->cluster(
+          *prepared, {Side::Query, 5, c.queries - 5, centroids, Distance::Cosine, all.clusters.means}, {});
       return all;
     };
     const auto same = [](const std::vector<float>& a, const std::vector<float>& b) {
@@ -244,6 +250,10 @@ TEST_F(BackendOps, ResultsDoNotDependOnTheThreads) {
       EXPECT_EQ(one.stats.keysForMass, many.stats.keysForMass);
       EXPECT_EQ(one.global.count, many.global.count);
       EXPECT_EQ(one.global.threshold, many.global.threshold);
+      EXPECT_EQ(one.clusters.labels, many.clusters.labels);
+      EXPECT_TRUE(same(one.clusters.means, many.clusters.means));
+      EXPECT_EQ(one.profiles.labels, many.profiles.labels);
+      EXPECT_TRUE(same(one.profiles.means, many.profiles.means));
     }
   }
 }
@@ -297,7 +307,12 @@ TEST_F(BackendOps, EveryOperationStopsSoon) {
   const std::vector<Index> rowBounds = testing::makeBlocks(testing::Blocks::Even, c.queries);
   const std::vector<Index> colBounds = testing::makeBlocks(testing::Blocks::Ragged, c.keys);
   const std::vector<float> lse(rows.size(), 11.0F);
+  const std::vector<float> centroids(static_cast<std::size_t>(4096 * c.dim), 0.5F);
   constexpr double kPromise = 2.0;
+  EXPECT_LT(secondsToStop([&](const Control& control) {
+              static_cast<void>(backend->cluster(*prepared, {Side::Key, 0, c.keys, centroids}, control));
+            }),
+            kPromise);
   EXPECT_LT(secondsToStop([&](const Control& control) {
               static_cast<void>(backend->lseMap(*prepared, {rowBounds, colBounds, true, true}, control));
             }),
@@ -382,6 +397,17 @@ TEST_F(BackendOps, ShapesThatDoNotFitAreRefused) {
     const std::vector<Interval> beyond{{0, 5}, {6, c.keys + 1}};
     EXPECT_TRUE(refused([&] { static_cast<void>(backend->attend(*prepared, row, {ptr, beyond, {}}, {})); }));
     const std::vector<float> lse(static_cast<std::size_t>(c.queries), 0.0F);
+    EXPECT_TRUE(refused([&] {
+      static_cast<void>(backend->lseMap(*prepared, {{}, {}, true, true, std::span(lse).first(3)}, {}));
+    }));
+    const std::vector<float> centroids(static_cast<std::size_t>(2 * c.dim), 0.5F);
+    for (const ClusterRequest& request :
+         {ClusterRequest{Side::Key, 0, c.keys + 1, centroids}, ClusterRequest{Side::Key, 0, 0, centroids},
+          ClusterRequest{Side::Key, -1, 3, centroids}, ClusterRequest{Side::Key, 0, 3, std::span(centroids).first(5)},
+          ClusterRequest{Side::Key, 0, 3, {}},
+          ClusterRequest{Side::Key, 0, 3, centroids, Distance::Euclid, centroids}}) {
+      EXPECT_TRUE(refused([&] { static_cast<void>(backend->cluster(*prepared, request, {})); }));
+    }
     EXPECT_TRUE(refused([&] {
       static_cast<void>(backend->tile(*prepared, lse, {0, c.queries, 5, 5, 1, 1}, Reduce::Max, {}));
     }));

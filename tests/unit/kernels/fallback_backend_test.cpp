@@ -58,7 +58,7 @@ TEST_F(FallbackBackendTest, RunsOnThePrimaryAndPreparesOnlyThere) {
 }
 
 TEST_F(FallbackBackendTest, UnsupportedOperationRunsOnTheCpuAndIsNamed) {
-  m_script.unsupported = {Op::RowStats, Op::AttendTop, Op::GlobalTop};
+  m_script.unsupported = {Op::RowStats, Op::AttendTop, Op::GlobalTop, Op::Cluster};
   std::vector<Index> rows(20);
   std::iota(rows.begin(), rows.end(), 0);
   const std::vector<Index> counts(20, 3);
@@ -66,12 +66,14 @@ TEST_F(FallbackBackendTest, UnsupportedOperationRunsOnTheCpuAndIsNamed) {
   EXPECT_EQ(m_backend->rowStats(*m_head, rows, 0.9, {}).lse, wanted());
   EXPECT_EQ(m_backend->attendTop(*m_head, rows, counts, {}).count, counts);
   EXPECT_EQ(m_backend->globalTop(*m_head, rows, 60, {}).count.size(), 20U);
+  const std::span<const float> centroids = std::span(m_values).first(3 * 8);
+  EXPECT_EQ(m_backend->cluster(*m_head, {Side::Key, 0, 30, centroids}, {}).labels.size(), 30U);
   EXPECT_EQ(m_script.calls, 0);
   EXPECT_EQ(m_script.prepared, 0) << "nothing is uploaded for operations that do not run there";
   EXPECT_EQ(m_cpuScript.prepared, 1);
   EXPECT_THAT(m_backend->takeFallbacks(),
               ElementsAre("row_stats: cuda -> cpu (unsupported)", "attend_top: cuda -> cpu (unsupported)",
-                          "global_top: cuda -> cpu (unsupported)"));
+                          "global_top: cuda -> cpu (unsupported)", "cluster: cuda -> cpu (unsupported)"));
   EXPECT_THAT(m_backend->takeFallbacks(), IsEmpty()) << "taken once";
   EXPECT_EQ(lse().lse, wanted());
   EXPECT_EQ(m_script.calls, 1) << "the rest still runs on the device";

@@ -30,6 +30,8 @@ struct ParamSpec {
   std::string meaning;   ///< one or two sentences, with the published meaning
   std::string source;    ///< paper equation or reference file
   bool perHead = false;  ///< a list "a,b,..." gives one value per selected head
+  /// A further name whose value is 1 - this parameter: AdaSpa's `sparsity` is the removed fraction, `kept` the rest.
+  std::string complement = {};
 };
 
 /// Parameter values as text by canonical name. parse checks types, ranges, choices and names.
@@ -64,7 +66,9 @@ enum class ModelRule : std::uint8_t { Wan, Hunyuan, CogVideoX };
 [[nodiscard]] bool isCosmosFamily(std::string_view family);
 
 /// Parameters every method has: variant, model_rule, first_times_fp, first_layers_fp. Put in front of a method's own.
-[[nodiscard]] std::vector<ParamSpec> withCommonParams(std::vector<ParamSpec> own);
+/// `variants` are those between which the method differs; the first is the default.
+[[nodiscard]] std::vector<ParamSpec> withCommonParams(std::vector<ParamSpec> own,
+                                                      std::vector<std::string> variants = {"reference", "sparsevideo"});
 
 /// The input of a head as computed on: with includePadding the validity flags are dropped (a dense mask stays).
 [[nodiscard]] AttentionIn effectiveInput(const HeadData& head, bool includePadding);
@@ -72,8 +76,10 @@ enum class ModelRule : std::uint8_t { Wan, Hunyuan, CogVideoX };
 /// Random draws given from outside (--draws): reproducible against other implementations.
 struct Draws {
   std::vector<Index> sampledRows;                ///< [n]
-  std::vector<std::vector<Index>> initQ, initK;  ///< [H][K]
+  std::vector<std::vector<Index>> initQ, initK;  ///< [H][K]; H = selected heads, or all heads of the model
 };
+
+class Profile;
 
 /// One head to plan, with its place in the run.
 struct MethodInput {
@@ -87,9 +93,14 @@ struct MethodInput {
   std::vector<double> timesteps;    ///< full schedule; may be empty
   const Draws* draws = nullptr;
   bool includePadding = false;
+  const Profile* profile = nullptr;  ///< read by the run from the parameter sparsity_csv_path; null: none
+  std::size_t selectedHeads = 1;     ///< of this call
+  int numHeads = 0;                  ///< of the model (0 = unknown)
+  bool dense = false;                ///< warm-up is on and keeps this call dense: only survey and observeDense see it
 };
 
-/// What a method carries from step to step within one (branch, layer): centroids, LSE, masks.
+/// What a method carries from step to step within one (branch, layer), or within one layer for all branches: centroids,
+/// LSE, masks.
 class MethodState {
  public:
   virtual ~MethodState() = default;
@@ -101,6 +112,9 @@ struct WarmupGate {
   std::string text;                     ///< "steps 0-9 of 50 dense, layer 0 of 40 dense"
   [[nodiscard]] bool dense(int step, int layer) const noexcept { return step < denseSteps || layer < denseLayers; }
 };
+
+/// "steps 0-9 of 50 dense, layer 0 of 40 dense"; a total of 0 is unknown.
+[[nodiscard]] std::string warmupText(int denseSteps, int steps, int denseLayers, int layers);
 
 /// A method plans; backends execute. const, one static instance per file in core/methods.
 class Method {
@@ -119,7 +133,26 @@ class Method {
   /// timestep rule t > 1000 (1 - fraction) and layer < layers * fraction; sparsevideo: at least one layer when the
   /// fraction is above 0. Source: *_inference.py of Sparse-VideoGen, _warmup of SparseVideo.
   [[nodiscard]] virtual WarmupGate warmup(const TraceInfo& trace, const ParamSet& params) const;
+  /// Parameters as used where the call or the draws decide them (clamped cluster counts, counts that follow the
+  /// draws), by name; the rest stays as given.
+  [[nodiscard]] virtual std::map<std::string, std::string, std::less<>> adjusted(const TokenLayout& layout,
+                                                                                 const ParamSet& params,
+                                                                                 const Draws* draws) const;
   [[nodiscard]] virtual std::unique_ptr<MethodState> newState() const { return nullptr; }
+  /// True: one state per layer; the run then walks the branches of a step one after the other.
+  [[nodiscard]] virtual bool sharesBranches(const ParamSet&) const { return false; }
+  /// True: before the first plan of a call, survey() sees every captured head of it, selected or not, because a head's
+  /// plan depends on the others (AdaSpa's levels).
+  [[nodiscard]] virtual bool surveys(const ParamSet&) const { return false; }
+  virtual void survey(const MethodInput&, MethodState*, Backend&, const Control&) const {}
+  /// A head that the warm-up gate made dense: a chance to keep what later steps start from (centroids, LSE).
+  virtual void observeDense(const MethodInput&, MethodState*, Backend&, const Control&) const {}
+  /// The parameter that moves the budget, for comparisons at an equal one; nullopt: the method has none.
+  struct Knob {
+    std::string name;
+    bool moreKeepsMore = true;  ///< false: larger values keep less
+  };
+  [[nodiscard]] virtual std::optional<Knob> knob() const { return std::nullopt; }
   /// Throws Error{Unsupported} with the reason for a head it cannot handle.
   [[nodiscard]] virtual Plan plan(const MethodInput& input, MethodState* state, Backend& backend,
                                   const Control& control) const = 0;

@@ -32,9 +32,11 @@ struct ProfilingRequest {
 /// counts heads. With a resumeFile, finished heads are kept there every few seconds, on cancel and on errors, under the
 /// trace's uuid and everything that changes the number (mass, rows, padding, branch, kind, call); a second call
 /// continues. Throws Error{InvalidArgument} when traces have different grids or the selection matches nothing, and the
-/// first error when not one head could be measured. Unreadable heads are told in `warnings`, one line each.
+/// first error when not one head could be measured. Unreadable heads are told in `warnings`, one line each; `damaged`
+/// gets the reasons of those among them whose data is malformed.
 [[nodiscard]] Profile profileTraces(const ProfilingRequest& request, Backend& backend, const Control& control,
-                                    std::vector<std::string>* warnings = nullptr);
+                                    std::vector<std::string>* warnings = nullptr,
+                                    std::vector<std::string>* damaged = nullptr);
 
 /// Density rounded to 4 decimals the way Python prints it (exactly, half to even): the precision of SVOO's pipeline.
 [[nodiscard]] double roundedDensity(double density);

@@ -23,12 +23,13 @@ struct Selector {
 /// Which heads of a trace: the selectors every command shares.
 struct HeadSelection {
   Selector steps, layers, heads;
-  std::optional<std::string> branch;     ///< default: TraceInfo::defaultBranch()
+  std::optional<std::string> branch;     ///< "all", or one; default: TraceInfo::defaultBranch()
   std::optional<std::string> component;  ///< default: the one that ran at that step
   std::string kind = "self";             ///< "self" also matches "joint" when no self call exists
   int call = 0;
 };
-/// Selected heads in run order: branch, layer, step ascending, head. Throws Error{InvalidArgument} naming the selector
+/// Selected heads in run order: branch, layer, step ascending, head (a run of a method that shares its state between
+/// branches walks layer, step, branch, head). Throws Error{InvalidArgument} naming the selector
 /// that matches nothing and what there is.
 [[nodiscard]] std::vector<HeadId> selectHeads(const TraceInfo& trace, const HeadSelection& selection);
 
@@ -43,6 +44,8 @@ struct RunRequest {
   /// false: plans in the report lose their orders, masks and intervals once evaluated (onHead still sees them). At
   /// 100,000 tokens a plan is some 12 MiB, so a run over a whole model cannot keep them all.
   bool keepPlanArrays = true;
+  /// true: of the numbers only kept fractions, starved rows and attention FLOPs, without a pass over the tensors.
+  bool countsOnly = false;
 };
 struct HeadReport {
   HeadId id;
@@ -51,6 +54,7 @@ struct HeadReport {
   double planMs = 0;
   bool wouldBeDense = false;
   std::string skippedReason;  ///< not empty: no plan, and why
+  bool damaged = false;       ///< skipped because its data is malformed or cannot be read
 };
 struct RunReport {
   std::string methodId;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <compare>
 #include <cstdint>
 #include <filesystem>
@@ -51,6 +52,11 @@ struct CallInfo {
   std::vector<int> unavailableHeads;  ///< head ids whose data was never written, ascending; all of them: !available
   std::vector<float> absmax;          ///< q, k, v as stated by the writer; may be empty
   TokenLayout layout;                 ///< effective layout of this call (overrides applied)
+
+  /// Was this head written at all? One that was not is a hole of the capture, not a damaged file.
+  [[nodiscard]] bool isAvailable(int head) const noexcept {
+    return available && !std::binary_search(unavailableHeads.begin(), unavailableHeads.end(), head);
+  }
 };
 
 struct ModelInfo {
@@ -79,7 +85,8 @@ struct TraceInfo {
   TokenLayout layout;           ///< global; a call may override
   std::vector<CallInfo> calls;  ///< sorted by id
   std::optional<FramesInfo> frames;
-  std::vector<std::string> warnings;  ///< one line each
+  std::vector<std::string> warnings;         ///< one line each
+  std::vector<std::filesystem::path> parts;  ///< files beside `path` that external links name and that were opened
   bool hasSyntheticTruth = false;
 
   [[nodiscard]] const CallInfo* find(const CallId& id) const noexcept;
@@ -143,6 +150,9 @@ class Trace {
   /// Stored attention output [Nq * Dv] of a head as float32, if the trace has it.
   [[nodiscard]] virtual std::optional<std::vector<float>> storedOut(const HeadId& id) const = 0;
 };
+
+/// Does this error of load(id) mean damaged data (malformed, unreadable), rather than a head that was never captured?
+[[nodiscard]] bool isDamage(const TraceInfo& trace, const HeadId& id, const Error& error) noexcept;
 
 /// Opens a trace file (trace v1.x) reading metadata only. Throws Error{Io|Format|Unsupported}.
 [[nodiscard]] std::unique_ptr<Trace> openTrace(const std::filesystem::path& path, const TraceOptions& options = {});

@@ -52,9 +52,10 @@ struct LseMapRequest {
   std::span<const Index> colBounds;
   bool wantMean = true;
   bool wantMax = true;
+  std::span<const float> rowLse = {};  ///< [Nq]; not empty: p = exp(scale q.k - it), not the row's own LSE
 };
 struct LseMapResult {
-  std::vector<float> lse;   ///< [Nq] natural-log row LSE; -inf: no valid key; NaN: padding row
+  std::vector<float> lse;   ///< [Nq] natural-log row LSE; -inf: no valid key; NaN: padding row; as given if it was
   std::vector<float> mean;  ///< [R, C] mean p over valid pairs; NaN: no valid pair
   std::vector<float> max;   ///< [R, C] max p over valid pairs; NaN: no valid pair
 };
@@ -97,7 +98,27 @@ struct GlobalTop {
   std::vector<Index> count;  ///< [n] how many of each row are kept
 };
 
-enum class Op : std::uint8_t { LseMap, Tile, Attend, AttendTop, RowStats, GlobalTop };
+enum class Side : std::uint8_t { Query, Key };
+enum class Distance : std::uint8_t { Euclid, Cosine, Dot };
+
+/// One round of Lloyd's iteration: every point goes to its nearest centroid, then the members' means are taken.
+struct ClusterRequest {
+  Side side = Side::Key;
+  Index first = 0, count = 0;        ///< the points: rows [first, first + count) of q or k, padding or not
+  std::span<const float> centroids;  ///< [K, D], K >= 1
+  Distance distance = Distance::Euclid;
+  /// [M, D]; not empty: points and centroids are compared by the cosine of their profiles x basis^T (`distance` must be
+  /// Cosine): SVOO's co-clustering.
+  std::span<const float> basis = {};
+};
+struct ClusterResult {
+  std::vector<std::int32_t> labels;  ///< [count]; ties go to the lowest centroid
+  std::vector<float> nearest;        ///< [count] squared distance, at least 0 (Euclid), else the similarity
+  std::vector<Index> sizes;          ///< [K]
+  std::vector<float> means;          ///< [K, D] of the members; a centroid without members stays as it was
+};
+
+enum class Op : std::uint8_t { LseMap, Tile, Attend, AttendTop, RowStats, GlobalTop, Cluster };
 [[nodiscard]] std::string_view opName(Op op) noexcept;
 
 struct BackendInfo {
@@ -136,6 +157,11 @@ class Backend {
                                           const Control& control) = 0;
   [[nodiscard]] virtual GlobalTop globalTop(const PreparedHead& head, std::span<const Index> rows, Index total,
                                             const Control& control) = 0;
+
+  /// Sums in double, in the order of the points. Norms that profiles and cosines are divided by are
+  /// sqrt(|x|^2 + 1e-8), as in SVOO's l2norm.
+  [[nodiscard]] virtual ClusterResult cluster(const PreparedHead& head, const ClusterRequest& request,
+                                              const Control& control) = 0;
 
   /// Operations that did not run where asked since the last call, e.g. "attend: cuda -> cpu (unsupported)".
   [[nodiscard]] virtual std::vector<std::string> takeFallbacks() { return {}; }

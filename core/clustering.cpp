@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "clustering.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "sampling.h"
+
+namespace sparsight {
+namespace {
+
+constexpr double kStopShift = 1e-4;  // tol of batch_kmeans_Euclid, absolute
+
+[[nodiscard]] std::size_t at(Index i) noexcept { return static_cast<std::size_t>(i); }
+
+[[nodiscard]] const std::vector<Index>* drawsFor(const MethodInput& input, Side side) {
+  if (input.draws == nullptr) return nullptr;
+  const auto& rows = side == Side::Query ? input.draws->initQ : input.draws->initK;
+  if (rows.empty()) return nullptr;
+  const auto head = static_cast<std::size_t>(input.head.id.head);
+  if (rows.size() == input.selectedHeads) return &rows[input.headIndex];
+  if (head < rows.size()) return &rows[head];
+  throw Error(ErrorCode::InvalidArgument,
+              fmt::format("draws: {} has {} rows for {} selected heads and no row for head {}",
+                          side == Side::Query ? "init_q_idx" : "init_k_idx", rows.size(), input.selectedHeads, head));
+}
+
+[[nodiscard]] double meanOf(const std::vector<float>& values) {
+  double sum = 0;
+  for (const float value : values) sum += static_cast<double>(value);
+  return values.empty() ? 0 : sum / static_cast<double>(values.size());
+}
+
+[[nodiscard]] double largestShift(const std::vector<float>& before, const std::vector<float>& after, Index dim) {
+  double largest = 0;
+  for (std::size_t row = 0; row < before.size(); row += at(dim)) {
+    double square = 0;
+    for (std::size_t i = row; i < row + at(dim); ++i) {
+      const double moved = static_cast<double>(after[i]) - static_cast<double>(before[i]);
+      square += moved * moved;
+    }
+    largest = std::max(largest, square);
+  }
+  return std::sqrt(largest);
+}
+
+// Position -> model token: by cluster, inside a cluster by ascending token, then prompt, then padding.
+[[nodiscard]] std::vector<Index> orderOf(const ClusterGeometry& geometry, const Clustering& side) {
+  std::vector<Index> next(side.sizes.size() + 1, 0);
+  std::partial_sum(side.sizes.begin(), side.sizes.end(), next.begin() + 1);
+  std::vector<Index> order(at(geometry.tokens));
+  for (Index i = 0; i < geometry.videoTokens; ++i) {
+    order[at(next[at(side.labels[at(i)])]++)] = geometry.videoStart + i;
+  }
+  std::copy(geometry.prompt.begin(), geometry.prompt.end(), order.begin() + geometry.videoTokens);
+  std::copy(geometry.padding.begin(), geometry.padding.end(),
+            order.begin() + geometry.videoTokens + static_cast<Index>(geometry.prompt.size()));
+  if (std::is_sorted(order.begin(), order.end())) order.clear();
+  return order;
+}
+
+void addBlocks(const ClusterGeometry& geometry, const Clustering& side, std::vector<Index>& bounds,
+               std::vector<std::int32_t>& labels, std::vector<Index>& sizes) {
+  sizes = side.sizes;
+  labels.assign(at(geometry.tokens), 0);
+  std::copy(side.labels.begin(), side.labels.end(), labels.begin() + geometry.videoStart);
+  if (geometry.hasText()) {
+    const auto number = static_cast<std::int32_t>(side.clusters());
+    for (const Index token : geometry.prompt) labels[at(token)] = number;
+    for (const Index token : geometry.padding) labels[at(token)] = number + 1;
+    sizes.push_back(static_cast<Index>(geometry.prompt.size()));
+    sizes.push_back(static_cast<Index>(geometry.padding.size()));
+  }
+  bounds.assign(1, 0);
+  for (const Index size : sizes) bounds.push_back(bounds.back() + size);
+}
+
+void describeClusters(const char* name, const Clustering& side, Plan& plan) {
+  const auto fact = [&](const std::string& what) -> double& { return plan.facts[fmt::format("{}_{}", name, what)]; };
+  const double mean = static_cast<double>(side.labels.size()) / static_cast<double>(side.sizes.size());
+  fact("clusters") = static_cast<double>(side.sizes.size());
+  fact("empty_clusters") = static_cast<double>(std::count(side.sizes.begin(), side.sizes.end(), Index{0}));
+  fact("largest_cluster") = static_cast<double>(*std::max_element(side.sizes.begin(), side.sizes.end()));
+  fact("imbalance") = fact("largest_cluster") / mean;
+  fact("iterations") = static_cast<double>(side.objective.size());
+  for (std::size_t n = 0; n < side.objective.size(); ++n) {
+    fact(fmt::format("objective_{:02}", n + 1)) = side.objective[n];
+  }
+}
+
+}  // namespace
+
+ClusterGeometry clusterGeometry(const MethodInput& input, std::string_view method) {
+  const HeadData& head = input.head;
+  const auto unsupported = [&](const std::string& reason) {
+    return Error(ErrorCode::Unsupported, fmt::format("{}: {}", method, reason));
+  };
+  const std::string& kind = head.id.call.kind;
+  if (kind != "self" && kind != "joint") {
+    throw unsupported(fmt::format("{}-attention stays dense; only self-attention is clustered", kind));
+  }
+  const Segment* video = head.layout.video();
+  if (video == nullptr || video->length < 1) {
+    throw unsupported("the call has no video segment with a token grid (tokens/grid)");
+  }
+  ClusterGeometry geometry;
+  geometry.tokens = head.layout.tokenCount;
+  geometry.videoStart = video->start;
+  geometry.videoTokens = video->length;
+  if (!head.qRows.empty() || head.input.q.rows != geometry.tokens) {
+    throw unsupported(fmt::format("only {} of {} query rows were captured; clusters need every query",
+                                  head.input.q.rows, geometry.tokens));
+  }
+  if (head.input.k.rows != geometry.tokens) {
+    throw unsupported(
+        fmt::format("{} keys for {} tokens; clusters need every key", head.input.k.rows, geometry.tokens));
+  }
+  for (Index token = 0; token < geometry.tokens; ++token) {
+    if (token >= video->start && token < video->start + video->length) continue;
+    const bool valid = head.input.keyValid.empty() || head.input.keyValid[at(token)] != 0;
+    (valid ? geometry.prompt : geometry.padding).push_back(token);
+  }
+  return geometry;
+}
+
+Index clampedClusters(Index asked, Index videoTokens) noexcept {
+  return std::min(asked, std::max<Index>(1, videoTokens / 8));
+}
+
+std::map<std::string, std::string, std::less<>> adjustedClusters(const TokenLayout& layout, const ParamSet& params,
+                                                                 const Draws* draws) {
+  std::map<std::string, std::string, std::less<>> values;
+  const Segment* video = layout.video();
+  const auto adjust = [&](const char* name, const std::vector<std::vector<Index>>* drawn) {
+    Index clusters = params.integer(name);
+    if (video != nullptr) clusters = clampedClusters(clusters, video->length);
+    if (drawn != nullptr && !drawn->empty()) clusters = static_cast<Index>(drawn->front().size());
+    values[name] = std::to_string(clusters);
+  };
+  adjust("num_q_centroids", draws != nullptr ? &draws->initQ : nullptr);
+  adjust("num_k_centroids", draws != nullptr ? &draws->initK : nullptr);
+  return values;
+}
+
+std::vector<float> seedCentroids(const MethodInput& input, const ClusterGeometry& geometry, Side side, Index asked,
+                                 bool plusPlus, Backend& backend, const Control& control) {
+  const MatrixView& matrix = side == Side::Query ? input.head.input.q : input.head.input.k;
+  const Index dim = matrix.cols;
+  std::vector<float> centroids;
+  const auto add = [&](Index token) {
+    centroids.resize(centroids.size() + at(dim));
+    rowToFloat(matrix, geometry.videoStart + token, std::span(centroids).last(at(dim)));
+  };
+  if (const std::vector<Index>* given = drawsFor(input, side)) {
+    if (given->empty()) throw Error(ErrorCode::InvalidArgument, "draws: a row of initial centroids is empty");
+    for (const Index token : *given) {
+      if (token < 0 || token >= geometry.videoTokens) {
+        throw Error(
+            ErrorCode::InvalidArgument,
+            fmt::format("draws: initial centroid {} is outside the {} clustered tokens", token, geometry.videoTokens));
+      }
+      add(token);
+    }
+    return centroids;
+  }
+  const Index clusters = clampedClusters(asked, geometry.videoTokens);
+  SeededRandom mixed(callSeed(input.seed, input.head.id.call));
+  const std::uint64_t base = mixed.next();
+  SeededRandom random(base + 2 * static_cast<std::uint64_t>(input.head.id.head) + (side == Side::Key ? 1U : 0U));
+  if (!plusPlus) {
+    for (Index c = 0; c < clusters; ++c) add(random.below(geometry.videoTokens));
+    return centroids;
+  }
+  add(random.below(geometry.videoTokens));
+  std::vector<float> squares(at(geometry.videoTokens), std::numeric_limits<float>::infinity());
+  for (Index c = 1; c < clusters; ++c) {
+    const ClusterResult toLast = backend.cluster(input.prepared,
+                                                 {side,
+                                                  geometry.videoStart,
+                                                  geometry.videoTokens,
+                                                  std::span<const float>(centroids).last(at(dim)),
+                                                  Distance::Euclid,
+                                                  {}},
+                                                 Control{control.stop, {}});
+    double total = 0;
+    for (std::size_t i = 0; i < squares.size(); ++i) {
+      squares[i] = std::min(squares[i], toLast.nearest[i]);
+      total += static_cast<double>(squares[i]);
+    }
+    const double wanted = static_cast<double>(random.next() >> 11U) * 0x1p-53 * total;
+    double reached = 0;
+    std::size_t token = 0;
+    for (; token + 1 < squares.size(); ++token) {
+      reached += static_cast<double>(squares[token]);
+      if (reached > wanted) break;
+    }
+    add(static_cast<Index>(token));
+  }
+  return centroids;
+}
+
+Clustering kMeans(const PreparedHead& head, const ClusterGeometry& geometry, Side side, std::vector<float> centroids,
+                  const KMeansOptions& options, Backend& backend, const Control& control) {
+  const Index dim = head.input().q.cols;
+  const Index rounds = std::max<Index>(1, options.iterations);
+  Clustering result;
+  result.centroids = std::move(centroids);
+  for (Index n = 0; n < rounds; ++n) {
+    ClusterResult round =
+        backend.cluster(head, {side, geometry.videoStart, geometry.videoTokens, result.centroids, options.distance, {}},
+                        Control{control.stop, {}});
+    result.labels = std::move(round.labels);
+    result.sizes = std::move(round.sizes);
+    result.objective.push_back(meanOf(round.nearest));
+    result.flops += 2.0 * static_cast<double>(geometry.videoTokens) * static_cast<double>(result.centroids.size());
+    control.report(static_cast<double>(n + 1) / static_cast<double>(rounds));
+    if (options.iterations == 0) break;
+    const bool stop = largestShift(result.centroids, round.means, dim) < kStopShift;
+    if (!stop || options.returnMovedOnStop) result.centroids = std::move(round.means);
+    if (stop) break;
+  }
+  return result;
+}
+
+CoClustering coCluster(const PreparedHead& head, const ClusterGeometry& geometry, std::vector<float> qCentroids,
+                       std::vector<float> kCentroids, Index rounds, Backend& backend, const Control& control) {
+  CoClustering result;
+  result.q.centroids = std::move(qCentroids);
+  result.k.centroids = std::move(kCentroids);
+  const auto half = [&](Side side, Clustering& own, const Clustering& other) {
+    ClusterResult round = backend.cluster(
+        head, {side, geometry.videoStart, geometry.videoTokens, own.centroids, Distance::Cosine, other.centroids},
+        Control{control.stop, {}});
+    own.labels = std::move(round.labels);
+    own.sizes = std::move(round.sizes);
+    own.objective.push_back(meanOf(round.nearest));
+    own.centroids = std::move(round.means);
+    // Profiles once, then compared: what the arithmetic needs. The reference's kernel recomputes profiles per tile.
+    const Index dim = head.input().q.cols;
+    const double profile = static_cast<double>(other.centroids.size() / at(dim));
+    own.flops += 2.0 * static_cast<double>(geometry.videoTokens) *
+                 (static_cast<double>(dim) * profile + profile * static_cast<double>(own.clusters()));
+  };
+  for (Index n = 0; n < rounds; ++n) {
+    half(Side::Key, result.k, result.q);
+    half(Side::Query, result.q, result.k);
+    control.report(static_cast<double>(n + 1) / static_cast<double>(rounds));
+  }
+  return result;
+}
+
+std::vector<double> clusterProbabilities(const Clustering& q, const Clustering& k, double scale, bool weighted,
+                                         Index dim) {
+  const Index queries = q.clusters();
+  const Index keys = k.clusters();
+  std::vector<double> out(at(queries * keys));
+  for (Index i = 0; i < queries; ++i) {
+    const std::span<double> row = std::span(out).subspan(at(i * keys), at(keys));
+    for (Index j = 0; j < keys; ++j) {
+      double dot = 0;
+      for (Index d = 0; d < dim; ++d) {
+        dot += static_cast<double>(q.centroids[at(i * dim + d)]) * static_cast<double>(k.centroids[at(j * dim + d)]);
+      }
+      row[at(j)] = scale * dot;
+    }
+    const double top = *std::max_element(row.begin(), row.end());  // over empty clusters, too
+    double sum = 0;
+    for (Index j = 0; j < keys; ++j) {
+      row[at(j)] = (weighted ? static_cast<double>(k.sizes[at(j)]) : 1.0) * std::exp(row[at(j)] - top);
+      sum += row[at(j)];
+    }
+    for (double& value : row) value /= std::max(sum, 1e-12);
+  }
+  return out;
+}
+
+TopPMap topPMap(const std::vector<double>& probabilities, const Clustering& q, Index keyClusters, double topP,
+                const std::function<Index(Index)>& keepCount) {
+  TopPMap result;
+  result.map.assign(probabilities.size(), 0);
+  std::vector<Index> order(at(keyClusters));
+  double tokens = 0;
+  for (Index i = 0; i < q.clusters(); ++i) {
+    const std::span<const double> row = std::span(probabilities).subspan(at(i * keyClusters), at(keyClusters));
+    std::iota(order.begin(), order.end(), Index{0});
+    std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) { return row[at(a)] > row[at(b)]; });
+    Index crossing = 1;
+    double before = row[at(order[0])];
+    while (crossing < keyClusters && before <= topP) before += row[at(order[at(crossing++)])];
+    const Index kept = std::clamp<Index>(keepCount(crossing), 1, keyClusters);
+    double mass = 0;
+    for (Index n = 0; n < kept; ++n) {
+      result.map[at(i * keyClusters + order[at(n)])] = 1;
+      mass += row[at(order[at(n)])];
+    }
+    if (kept != crossing) result.boundByFloor += 1.0;
+    const auto size = static_cast<double>(q.sizes[at(i)]);
+    result.estimatedMass += size * mass;
+    tokens += size;
+  }
+  result.boundByFloor /= static_cast<double>(q.clusters());
+  result.estimatedMass /= tokens;
+  return result;
+}
+
+Plan clusteredPlan(std::string_view method, const ClusterGeometry& geometry, const Clustering& q, const Clustering& k,
+                   const std::vector<double>& probabilities, const TopPMap& map) {
+  Plan plan;
+  plan.methodId = method;
+  plan.queryCount = plan.keyCount = geometry.tokens;
+  plan.qOrder = orderOf(geometry, q);
+  plan.kOrder = orderOf(geometry, k);
+  addBlocks(geometry, q, plan.qBounds, plan.qLabels, plan.qSizes);
+  addBlocks(geometry, k, plan.kBounds, plan.kLabels, plan.kSizes);
+  plan.qCentroids = q.centroids;
+  plan.kCentroids = k.centroids;
+  const Index queries = q.clusters();
+  const Index keys = k.clusters();
+  const Index columns = plan.kBlocks();
+  plan.map.assign(at(plan.qBlocks() * columns), 0);
+  plan.scores.assign(plan.map.size(), std::numeric_limits<float>::quiet_NaN());
+  for (Index i = 0; i < queries; ++i) {
+    for (Index j = 0; j < keys; ++j) {
+      plan.map[at(i * columns + j)] = map.map[at(i * keys + j)];
+      plan.scores[at(i * columns + j)] = static_cast<float>(probabilities[at(i * keys + j)]);
+    }
+    if (geometry.hasText()) plan.map[at(i * columns + keys)] = 1;
+  }
+  if (geometry.hasText()) {
+    for (Index j = 0; j <= keys; ++j) plan.map[at(queries * columns + j)] = 1;
+    plan.map[at((queries + 1) * columns + keys + 1)] = 1;
+  }
+  plan.blockMask = plan.map;  // 1 is BlockState::Whole
+  plan.facts["estimated_mass"] = map.estimatedMass;
+  plan.facts["rows_bound_by_floor"] = map.boundByFloor;
+  describeClusters("q", q, plan);
+  describeClusters("k", k, plan);
+  return plan;
+}
+
+}  // namespace sparsight

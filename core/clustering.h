@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "sparsight/core/method.h"
+
+namespace sparsight {
+
+/// The tokens of a call as clustering methods see them: the video is clustered; what lies outside it keeps its order as
+/// two blocks, prompt (valid tokens) and padding.
+struct ClusterGeometry {
+  Index tokens = 0;
+  Index videoStart = 0, videoTokens = 0;
+  std::vector<Index> prompt, padding;  ///< model tokens, ascending
+  [[nodiscard]] bool hasText() const noexcept { return videoTokens < tokens; }
+};
+/// Throws Error{Unsupported} with the reason for a head that cannot be clustered; `method` begins the message.
+[[nodiscard]] ClusterGeometry clusterGeometry(const MethodInput& input, std::string_view method);
+
+/// Clusters used for `asked`: at most an eighth of the tokens.
+[[nodiscard]] Index clampedClusters(Index asked, Index videoTokens) noexcept;
+/// Method::adjusted for methods with num_q_centroids and num_k_centroids.
+[[nodiscard]] std::map<std::string, std::string, std::less<>> adjustedClusters(const TokenLayout& layout,
+                                                                               const ParamSet& params,
+                                                                               const Draws* draws);
+
+/// The tokens of one side as they are clustered, and what came of it.
+struct Clustering {
+  std::vector<std::int32_t> labels;  ///< [V]
+  std::vector<float> centroids;      ///< [K, D]
+  std::vector<Index> sizes;          ///< [K]
+  std::vector<double> objective;     ///< per iteration: mean squared distance, or mean similarity
+  double flops = 0;
+  [[nodiscard]] Index clusters() const noexcept { return static_cast<Index>(sizes.size()); }
+};
+
+/// Centroids [K, D] made of tokens: given draws, or `asked` (clamped) drawn uniformly with replacement from the seed,
+/// the call, the head and the side; plusPlus: by squared distance instead (k-means++). Throws Error{InvalidArgument}
+/// for draws that do not fit.
+[[nodiscard]] std::vector<float> seedCentroids(const MethodInput& input, const ClusterGeometry& geometry, Side side,
+                                               Index asked, bool plusPlus, Backend& backend, const Control& control);
+
+struct KMeansOptions {
+  Index iterations = 50;  ///< 0: tokens are assigned to the given centroids, which stay
+  Distance distance = Distance::Euclid;
+  /// When no centroid moved by 1e-4 the iteration ends; true: with the moved centroids, as the export runtime does.
+  bool returnMovedOnStop = false;
+};
+/// Lloyd's iteration. Labels and sizes belong to the centroids before the last update, as in the reference.
+[[nodiscard]] Clustering kMeans(const PreparedHead& head, const ClusterGeometry& geometry, Side side,
+                                std::vector<float> centroids, const KMeansOptions& options, Backend& backend,
+                                const Control& control);
+
+/// SVOO's bidirectional co-clustering (co_cluster_tokens): per round keys by their profiles against the query
+/// centroids, then queries by theirs against the new key centroids; means in token space.
+struct CoClustering {
+  Clustering q, k;
+};
+[[nodiscard]] CoClustering coCluster(const PreparedHead& head, const ClusterGeometry& geometry,
+                                     std::vector<float> qCentroids, std::vector<float> kCentroids, Index rounds,
+                                     Backend& backend, const Control& control);
+
+/// P[i, j]: softmax over key clusters of scale * cq_i . ck_j, weighted by key cluster sizes (identify_dynamic_map).
+[[nodiscard]] std::vector<double> clusterProbabilities(const Clustering& q, const Clustering& k, double scale,
+                                                       bool weighted, Index dim);
+
+/// Which clusters each query cluster keeps, in order of falling probability (ties: lowest number first).
+struct TopPMap {
+  std::vector<std::uint8_t> map;  ///< [Kq, Kk]
+  double estimatedMass = 0;       ///< mean over query tokens of the kept probability: the method's own recall estimate
+  double boundByFloor = 0;        ///< share of query clusters whose count is not the top-p one
+};
+/// keepCount(m): clusters to keep where top-p keeps m. top-p keeps up to and including the cluster that crosses p.
+[[nodiscard]] TopPMap topPMap(const std::vector<double>& probabilities, const Clustering& q, Index keyClusters,
+                              double topP, const std::function<Index(Index)>& keepCount);
+
+/// The plan of a clustered head: orders by cluster, variable blocks, prompt and padding blocks with the rules of
+/// dynamic_map_post_processing (prompt sees video and prompt, video sees prompt, padding sees padding only).
+[[nodiscard]] Plan clusteredPlan(std::string_view method, const ClusterGeometry& geometry, const Clustering& q,
+                                 const Clustering& k, const std::vector<double>& probabilities, const TopPMap& map);
+
+}  // namespace sparsight

@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: Apache-2.0
+// SVOO: queries and keys are co-clustered, a profile made offline bounds from below how many clusters a head keeps.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+
+#include "clustering.h"
+#include "sparsight/core/method.h"
+#include "sparsight/core/profile.h"
+
+namespace sparsight {
+namespace {
+
+// theta of paper Eq. 7: heads less sparse than this are budgeted the other way round.
+constexpr double kPaperTheta = 0.1;
+
+// The clustering cache of a layer's attention processor.
+class SvooState final : public MethodState {
+ public:
+  struct Entry {
+    CoClustering clusters;
+    int step = 0;          ///< that clustered
+    int scheduledFor = 0;  ///< the step of the schedule it stands for
+  };
+  std::map<int, Entry> heads;
+};
+
+// What the floor of a head is made of.
+struct Floor {
+  double ratio = 0;  ///< after the clips
+  bool profiled = false;
+  std::optional<std::string> warning;
+};
+
+class SvooMethod final : public Method {
+ public:
+  [[nodiscard]] std::string_view id() const noexcept override { return "svoo"; }
+  [[nodiscard]] std::string_view title() const noexcept override { return "SVOO"; }
+  [[nodiscard]] std::string_view summary() const noexcept override {
+    return "Queries and keys are clustered together; each query cluster keeps the longer of top-p and a floor that an "
+           "offline profile gives per step, layer and head.";
+  }
+  [[nodiscard]] std::span<const ParamSpec> params() const noexcept override { return m_params; }
+  [[nodiscard]] std::optional<Knob> knob() const override { return Knob{"top_p_kmeans"}; }
+  [[nodiscard]] std::unique_ptr<MethodState> newState() const override { return std::make_unique<SvooState>(); }
+  [[nodiscard]] bool sharesBranches(const ParamSet& params) const override { return params.flag("share_branches"); }
+  [[nodiscard]] std::map<std::string, std::string, std::less<>> adjusted(const TokenLayout& layout,
+                                                                         const ParamSet& params,
+                                                                         const Draws* draws) const override {
+    return adjustedClusters(layout, params, draws);
+  }
+
+  [[nodiscard]] std::map<std::string, std::string, std::less<>> defaultsFor(const TraceInfo& trace,
+                                                                            const ParamSet& given) const override {
+    auto defaults = Method::defaultsFor(trace, given);
+    const bool hunyuan =
+        resolveModelRule(given.text("model_rule"), trace.model.family, trace.layout) == ModelRule::Hunyuan;
+    if (hunyuan) {
+      defaults["top_p_kmeans"] = "0.88";
+      defaults.insert_or_assign("start_reuse_step", std::string(1, '5'));
+      defaults["reuse_interval"] = "50";
+    }
+    if (given.text("variant") == "paper") {
+      defaults["reuse_interval"] = "20";
+      for (const char* clip : {"dynamic_min_kc_ratio_min", "dynamic_min_kc_ratio_max"}) {
+        defaults.insert_or_assign(clip, std::string("none"));
+      }
+    }
+    return defaults;
+  }
+
+  [[nodiscard]] Plan plan(const MethodInput& input, MethodState* state, Backend& backend,
+                          const Control& control) const override {
+    control.checkpoint();
+    const ClusterGeometry geometry = clusterGeometry(input, "svoo");
+    const bool paper = input.params.text("variant") == "paper";
+    const Index dim = input.head.input.q.cols;
+    SvooState::Entry own;
+    std::vector<std::string> warnings;
+    const auto [entry, fresh] =
+        clustersOf(input, geometry, static_cast<SvooState*>(state), own, warnings, backend, control);
+    const Clustering& q = entry->clusters.q;
+    const Clustering& k = entry->clusters.k;
+    const std::vector<double> probabilities = clusterProbabilities(q, k, input.prepared.input().scale, !paper, dim);
+
+    const Floor floor = floorOf(input);
+    if (floor.warning) warnings.push_back(*floor.warning);
+    if (input.profile != nullptr) checkProfile(*input.profile, input.numSteps, warnings);
+    const Index floorClusters = truncated(floor.ratio, k.clusters(), input.params.text("variant") == "sparsevideo");
+    const double topP = input.params.real("top_p_kmeans");
+    const TopPMap map = topPMap(probabilities, q, k.clusters(), topP, [&](Index crossing) {
+      if (topP >= 1.0) return k.clusters();  // the scripts' own way to say dense
+      // Eq. 7 speaks of skipped fractions: the smaller of two of them keeps more.
+      const bool sparseEnough = 1.0 - floor.ratio > kPaperTheta;
+      return paper && !sparseEnough ? std::min(crossing, floorClusters) : std::max(crossing, floorClusters);
+    });
+    Plan plan = clusteredPlan("svoo", geometry, q, k, probabilities, map);
+    plan.plannerFlops = (fresh ? q.flops + k.flops : 0.0) +
+                        2.0 * static_cast<double>(q.clusters()) * static_cast<double>(k.clusters() * dim);
+    if (!fresh) plan.reusedFromStep = entry->step;
+    plan.facts["floor_ratio"] = floor.ratio;
+    plan.facts["floor_clusters"] = static_cast<double>(floorClusters);
+    plan.facts["floor_from_profile"] = floor.profiled ? 1.0 : 0.0;
+    plan.warnings = std::move(warnings);
+    return plan;
+  }
+
+ private:
+  // int(ratio * Kk): a Python float in the reference; in the export runtime it has been through a float32 tensor, so
+  // that int(0.7 * 10) is 6 there.
+  static Index truncated(double ratio, Index clusters, bool singlePrecision) {
+    if (singlePrecision) ratio = static_cast<double>(static_cast<float>(ratio));
+    return static_cast<Index>(ratio * static_cast<double>(clusters));
+  }
+
+  // Taken as it is, as the reference does, but said.
+  static void checkProfile(const Profile& profile, int steps, std::vector<std::string>& warnings) {
+    if (steps > 0 && profile.steps() != steps) {
+      warnings.push_back(
+          fmt::format("the profile has {} steps and the run {}: values are looked up by step index, not "
+                      "rescaled",
+                      profile.steps(), steps));
+    }
+    if (profile.role != BudgetRole::KeptFloor) {
+      warnings.push_back(
+          fmt::format("the profile's values are meant as {}; SVOO takes them as a floor of kept clusters",
+                      budgetRoleName(profile.role)));
+    }
+  }
+
+  static Floor floorOf(const MethodInput& input) {
+    const ParamSet& params = input.params;
+    const double fallback = params.real("min_kc_ratio", input.headIndex);
+    if (input.profile == nullptr) return {fallback, false, std::nullopt};
+    const CallId& call = input.head.id.call;
+    const Profile& profile = *input.profile;
+    // One missing head sends the whole layer of that step to the fallback, which is not clipped.
+    const int heads = std::max(profile.heads(), input.head.id.head + 1);
+    for (int head = 0; head < heads; ++head) {
+      if (profile.contains({call.step, call.layer, head}) && profile.at({call.step, call.layer, head})) continue;
+      return {fallback, false,
+              fmt::format("the profile has no value for step {} layer {} head {}: that layer takes min_kc_ratio {:g}",
+                          call.step, call.layer, head, fallback)};
+    }
+    double ratio = *profile.at({call.step, call.layer, input.head.id.head});
+    // lo first, hi last: hi wins where they cross.
+    if (params.text("dynamic_min_kc_ratio_min") != "none") {
+      ratio = std::max(ratio, params.real("dynamic_min_kc_ratio_min"));
+    }
+    if (params.text("dynamic_min_kc_ratio_max") != "none") {
+      ratio = std::min(ratio, params.real("dynamic_min_kc_ratio_max"));
+    }
+    return {ratio, true, std::nullopt};
+  }
+
+  struct Use {
+    const SvooState::Entry* entry;
+    bool fresh;
+  };
+
+  static Use clustersOf(const MethodInput& input, const ClusterGeometry& geometry, SvooState* state,
+                        SvooState::Entry& own, std::vector<std::string>& warnings, Backend& backend,
+                        const Control& control) {
+    const int step = input.head.id.call.step;
+    const int scheduled = scheduledStep(input.params, step);
+    SvooState::Entry* stored = nullptr;
+    if (state != nullptr) {
+      if (const auto found = state->heads.find(input.head.id.head); found != state->heads.end())
+        stored = &found->second;
+    }
+    const Index interval = intervalOf(input.params);
+    bool again = stored == nullptr;
+    if (!again && input.params.text("variant") == "sparsevideo") {
+      again = interval > 0 && step - stored->step >= interval;
+    } else if (!again) {
+      again = scheduled == step || stored->scheduledFor != scheduled;
+    }
+    if (!again) return {stored, false};
+
+    std::vector<float> q, k;
+    for (const auto& [name, side, out] :
+         {std::tuple{"num_q_centroids", Side::Query, &q}, std::tuple{"num_k_centroids", Side::Key, &k}}) {
+      const Index asked = input.params.integer(name);
+      *out = seedCentroids(input, geometry, side, asked, false, backend, control);
+      const Index used = static_cast<Index>(out->size()) / input.head.input.q.cols;
+      if (used < asked && used == clampedClusters(asked, geometry.videoTokens)) {
+        warnings.push_back(fmt::format("{} {} clamped to {}, an eighth of the {} video tokens", name, asked, used,
+                                       geometry.videoTokens));
+      }
+    }
+    const Index rounds = input.params.integer(stored == nullptr ? "kmeans_iter_init" : "kmeans_iter_step");
+    own.clusters = coCluster(input.prepared, geometry, std::move(q), std::move(k), rounds, backend, control);
+    own.step = step;
+    own.scheduledFor = scheduled;
+    if (scheduled != step && input.params.text("variant") != "sparsevideo") {
+      warnings.push_back(
+          fmt::format("step {}, where the schedule clusters anew, was not run (captured, selected): "
+                      "clustered at step {} instead",
+                      scheduled, step));
+    }
+    if (state == nullptr) return {&own, true};
+    SvooState::Entry& kept = state->heads[input.head.id.head];
+    kept = std::move(own);
+    return {&kept, true};
+  }
+
+  static Index intervalOf(const ParamSet& params) {
+    return params.text("reuse_interval") == "none" ? 0 : params.integer("reuse_interval");
+  }
+
+  // The step at which the schedule last clustered, `step` included: every step before start, then every interval.
+  static int scheduledStep(const ParamSet& params, int step) {
+    if (params.text("start_reuse_step") == "none") return step;
+    const auto start = static_cast<int>(params.integer("start_reuse_step"));
+    if (step < start) return step;
+    const Index interval = intervalOf(params);
+    if (interval <= 0) return start;
+    return start + static_cast<int>((step - start) / interval * interval);
+  }
+
+  std::vector<ParamSpec> m_params = withCommonParams(
+      {
+          {"num_q_centroids",
+           {"qc"},
+           ParamType::Int,
+           "256",
+           "clusters",
+           1,
+           65536,
+           {},
+           "Query clusters. At most an eighth of the video tokens.",
+           "--num_q_centroids in *_svoo.sh",
+           false},
+          {"num_k_centroids",
+           {"kc"},
+           ParamType::Int,
+           "1024",
+           "clusters",
+           1,
+           65536,
+           {},
+           "Key clusters. At most an eighth of the video tokens.",
+           "--num_k_centroids",
+           false},
+          {"top_p_kmeans",
+           {"top_p"},
+           ParamType::Real,
+           "0.9",
+           "estimated probability mass",
+           0,
+           1,
+           {},
+           "Every query cluster keeps its most probable key clusters up to and including the one that crosses this "
+           "estimated mass; 1 keeps everything.",
+           "--top_p_kmeans, identify_dynamic_map in svoo/co_clustering.py",
+           false},
+          {"kmeans_iter_init",
+           {"kmeans_iter"},
+           ParamType::Int,
+           "2",
+           "rounds",
+           1,
+           10000,
+           {},
+           "Rounds (keys, then queries) of a layer's first clustering, from random tokens.",
+           "--kmeans_iter_init",
+           false},
+          {"kmeans_iter_step",
+           {"kmeans_iter"},
+           ParamType::Int,
+           "2",
+           "rounds",
+           1,
+           10000,
+           {},
+           "Rounds of later clusterings; also from random tokens: SVOO has no warm start.",
+           "--kmeans_iter_step",
+           false},
+          {"sparsity_csv_path",
+           {"profile"},
+           ParamType::Text,
+           "none",
+           "file",
+           0,
+           0,
+           {},
+           "Profile with a kept floor per step, layer and head (SVOO's CSV or this program's JSON); none: "
+           "min_kc_ratio.",
+           "--sparsity_csv_path",
+           false},
+          {"min_kc_ratio",
+           {},
+           ParamType::Real,
+           "0.1",
+           "fraction of key clusters",
+           0,
+           1,
+           {},
+           "Floor without a profile, or where it has a hole in the layer; not clipped. Counted in clusters, not "
+           "tokens.",
+           "--min_kc_ratio",
+           true},
+          {"dynamic_min_kc_ratio_min",
+           {},
+           ParamType::Real,
+           "0.05",
+           "fraction of key clusters",
+           0,
+           1,
+           {"none"},
+           "Profile values are raised to this first; none: not.",
+           "--dynamic_min_kc_ratio_min",
+           false},
+          {"dynamic_min_kc_ratio_max",
+           {},
+           ParamType::Real,
+           "0.1",
+           "fraction of key clusters",
+           0,
+           1,
+           {"none"},
+           "Then lowered to this, which wins where the two cross; none: not.",
+           "--dynamic_min_kc_ratio_max",
+           false},
+          {"start_reuse_step",
+           {},
+           ParamType::Int,
+           "10",
+           "denoising step index",
+           0,
+           100000,
+           {"none"},
+           "Clusters are kept from this 0-based step on (step index 10 = 11th step, which clusters once more); none: "
+           "every step clusters.",
+           "--start_reuse_step (1-based there)",
+           false},
+          {"reuse_interval",
+           {},
+           ParamType::Int,
+           "20",
+           "denoising steps",
+           0,
+           100000,
+           {"none"},
+           "Steps between clusterings once they are reused; 0 or none: never again. Labels and centroids are both "
+           "frozen between.",
+           "--reuse_interval",
+           false},
+          {"share_branches",
+           {},
+           ParamType::Bool,
+           "true",
+           "",
+           0,
+           0,
+           {},
+           "Guidance branches share a layer's cache: where both cluster, the later one (uncond) stays. Has an effect "
+           "when all branches are run (--branch all).",
+           "kmeans_clustering in models/*/attention.py",
+           false},
+      },
+      {"reference", "paper", "sparsevideo"});
+};
+
+}  // namespace
+
+const Method& svoo_method() {
+  static const SvooMethod method;
+  return method;
+}
+
+}  // namespace sparsight
