@@ -114,9 +114,23 @@ MainWindow::MainWindow(Session& session, const Settings& settings, QWidget* pare
     m_banners->post(BannerStack::Kind::Error, title, message);
   });
   connect(&m_session, &Session::fileOpened, this, [this](const QString& path) {
-    addRecentFile(path);
-    updateRecentMenu();
-    m_start->refreshRecent();
+    // Settings are a file too, and writing one takes tens of milliseconds.
+    JobSpec spec;
+    spec.name = "Remember the file";
+    spec.lane = Lane::Io;
+    m_session.jobs()
+        .submit<bool>(
+            std::move(spec),
+            [path](JobContext&) {
+              addRecentFile(path);
+              return true;
+            },
+            [guard = QPointer<MainWindow>(this)](const Outcome<bool>&) {
+              if (guard == nullptr) return;
+              guard->updateRecentMenu();
+              if (guard->m_empty) guard->m_start->refreshRecent();
+            })
+        .release();
   });
   connect(&m_session, &Session::opening, this, [this](const QString& path) {
     if (m_session.isOpening() && !nothingOpen())

@@ -42,8 +42,19 @@ QString startDirectory(Session& session) {
   return QFileInfo(last).isDir() ? last : QDir::homePath();
 }
 
-void rememberDirectory(const QString& path) {
-  QSettings().setValue(QLatin1String(kDirKey), QFileInfo(path).absolutePath());
+void rememberDirectory(Session& session, const QString& path) {
+  JobSpec spec;  // writing settings is writing a file
+  spec.name = "Remember the folder";
+  spec.lane = Lane::Io;
+  session.jobs()
+      .submit<bool>(
+          std::move(spec),
+          [path](JobContext&) {
+            QSettings().setValue(QLatin1String(kDirKey), QFileInfo(path).absolutePath());
+            return true;
+          },
+          [](const Outcome<bool>&) {})
+      .release();
 }
 
 QString remarks(const std::vector<CsvIssue>& issues) {
@@ -105,7 +116,7 @@ void load(Session& session, QWidget* window, const QString& path, bool alwaysAsk
             }
             if (std::holds_alternative<Cancelled>(outcome)) return;
             const auto loaded = std::get<std::shared_ptr<const Loaded>>(outcome);
-            rememberDirectory(path);
+            rememberDirectory(session, path);
             if (loaded->json) {
               replaceProfile(session, guard, *loaded->json, path, false);
               return;
@@ -146,7 +157,7 @@ void writeTo(Session& session, const QString& path, std::function<void(bool)> do
             }
             if (ok) {
               session.profile().markSaved(path, *written);
-              rememberDirectory(path);
+              rememberDirectory(session, path);
               Q_EMIT session.fileOpened(path);
             }
             if (done) done(ok);

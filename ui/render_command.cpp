@@ -511,6 +511,7 @@ class Render {
            QStringLiteral("the picture was not final after %1 s; give more with --timeout").arg(o.timeoutSeconds));
     if (!m_problem.isEmpty()) fail(kInput, m_problem);
     if (m_window) m_window->refreshStatus();
+    if (QWidget* focused = QApplication::focusWidget(); m_host && focused != nullptr) focused->clearFocus();
   }
 
   [[nodiscard]] QJsonObject description() const {

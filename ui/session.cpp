@@ -146,6 +146,7 @@ Session::Session(JobQueueOptions options, QObject* parent) : QObject(parent), m_
     queueChange(Change::Profile);
     setSelection(m_selection);
   });
+  connect(m_profile.get(), &ProfileDocument::profileReplaced, this, &Session::leaveEmptyStep);
   probeBackend();
   m_flush.setSingleShot(true);
   m_flush.setInterval(0);
@@ -234,6 +235,25 @@ void Session::setSelection(Selection selection) {
   if (selection == m_selection) return;
   m_selection = std::move(selection);
   queueChange(Change::Selection);
+}
+
+void Session::leaveEmptyStep() {
+  if (m_trace || m_profile->isEmpty()) return;
+  const Profile& profile = m_profile->current();
+  const auto hasValue = [&profile](int step) {
+    for (int layer = 0; layer < profile.layers(); ++layer)
+      for (int head = 0; head < profile.heads(); ++head)
+        if (profile.at({step, layer, head})) return true;
+    return false;
+  };
+  Selection next = m_selection;
+  next.step = std::clamp(next.step, 0, std::max(0, profile.steps() - 1));
+  if (hasValue(next.step)) return;
+  for (int step = 0; step < profile.steps(); ++step)
+    if (hasValue(step)) {
+      next.step = step;
+      return setSelection(std::move(next));
+    }
 }
 
 void Session::moveSelection(int steps, int layers, int heads) {

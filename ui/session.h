@@ -134,6 +134,8 @@ class Session : public QObject {
   struct Opened;
   void queueChange(ChangeFlags what);
   void probeBackend();
+  /// A profile alone starts at a step that has values: measured ones are mostly holes.
+  void leaveEmptyStep();
   void setTrace(std::shared_ptr<const Trace> trace);
   void submitOpen(JobSpec spec, const QString& path, std::function<Opened(JobContext&)> work);
   void finishOpen(const QString& path, Outcome<Opened> outcome);

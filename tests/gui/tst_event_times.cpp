@@ -60,11 +60,12 @@ class TstEventTimes : public QObject {
       session.openDemo();
     else
       window.openFiles({trace});
-    QVERIFY(eventually([&] { return session.trace() != nullptr; }, 120'000));
+    auto* canvas = window.findChild<TileCanvas*>();
+    QVERIFY(eventually([&] { return session.trace() != nullptr && canvas->isVisible() && canvas->map() != nullptr; },
+                       120'000));
     QVERIFY(settled());
     report("open a trace");
 
-    auto* canvas = window.findChild<TileCanvas*>();
     const QPointF centre = canvas->plotRect().center();
     const MapViewport whole = canvas->viewport();
     for (int i = 0; i < 30; ++i) {

@@ -32,6 +32,18 @@ class TstSession : public QObject {
   }
 
  private Q_SLOTS:
+  void aProfileAloneStartsWhereItHasValues() {
+    Session session;
+    Profile measured(6, 2, 3, BudgetRole::KeptFloor);
+    measured.set({4, 1, 2}, 0.25);
+    session.profile().open(measured, QString());
+    QCOMPARE(session.selection().step, 4);
+    Selection next = session.selection();
+    next.step = 1;  // looking at a hole stays possible
+    session.setSelection(next);
+    QCOMPARE(session.selection().step, 1);
+  }
+
   void initTestCase() {
     qRegisterMetaType<ChangeFlags>();
     m_trace = writeSmallTrace(m_home.file(QStringLiteral("small.h5")));
