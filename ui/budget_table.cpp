@@ -104,7 +104,7 @@ BudgetTable::BudgetTable(ProfileModel& model, QWidget* parent) : QTableView(pare
   QHeaderView* header = horizontalHeader();
   header->setFont(fonts::secondary());
   header->setHighlightSections(false);
-  header->setStretchLastSection(true);
+  header->setSectionResizeMode(ProfileModel::NoteColumn, QHeaderView::Stretch);
   header->setMinimumSectionSize(32);
   connect(&model, &QAbstractItemModel::headerDataChanged, this, &BudgetTable::fitColumns);
   connect(&model, &QAbstractItemModel::modelReset, this, &BudgetTable::fitColumns);

@@ -154,6 +154,18 @@ void writeTo(Session& session, const QString& path, std::function<void(bool)> do
       .release();
 }
 
+/// Asks for one existing file without a loop of its own: jobs, drops and quitting go on behind the dialog.
+void askForFile(Session& session, QWidget* window, const QString& title, const QString& filters,
+                std::function<void(const QString&)> chosen) {
+  auto* dialog = new QFileDialog(window, title, startDirectory(session), filters);
+  dialog->setAttribute(Qt::WA_DeleteOnClose);
+  dialog->setFileMode(QFileDialog::ExistingFile);
+  QObject::connect(dialog, &QFileDialog::fileSelected, dialog, [chosen = std::move(chosen)](const QString& path) {
+    if (!path.isEmpty()) chosen(path);
+  });
+  dialog->open();
+}
+
 /// What a CSV would lose; empty: nothing.
 QString lostInCsv(const Profile& profile) {
   int locks = 0, notes = 0;
@@ -228,20 +240,16 @@ void createFromTrace(Session& session, QWidget* window) {
 }
 
 void openDialog(Session& session, QWidget* window) {
-  const QString path = QFileDialog::getOpenFileName(window, tr("Open profile"), startDirectory(session),
-                                                    tr("Profiles (*.csv *.json);;All files (*)"));
-  if (!path.isEmpty()) openFile(session, window, path);
+  askForFile(session, window, tr("Open profile"), tr("Profiles (*.csv *.json);;All files (*)"),
+             [&session, window](const QString& path) { openFile(session, window, path); });
 }
 
 void openFile(Session& session, QWidget* window, const QString& path) { load(session, window, path, false); }
 
 void importFile(Session& session, QWidget* window, const QString& path) {
-  QString chosen = path;
-  if (chosen.isEmpty()) {
-    chosen = QFileDialog::getOpenFileName(window, tr("Import profile"), startDirectory(session),
-                                          tr("Profiles (*.csv *.json *.txt);;All files (*)"));
-  }
-  if (!chosen.isEmpty()) load(session, window, chosen, true);
+  if (!path.isEmpty()) return load(session, window, path, true);
+  askForFile(session, window, tr("Import profile"), tr("Profiles (*.csv *.json *.txt);;All files (*)"),
+             [&session, window](const QString& chosen) { load(session, window, chosen, true); });
 }
 
 void save(Session& session, QWidget* window, std::function<void(bool)> done) {
@@ -265,17 +273,28 @@ void saveAs(Session& session, QWidget* window, std::function<void(bool)> done) {
   const QString now = session.profile().filePath();
   const QString base = now.isEmpty() ? QStringLiteral("profile") : QFileInfo(now).completeBaseName();
   const QString json = tr("Sparsight profile (*.json)"), csv = tr("SVOO CSV (*.csv)");
-  QString filter = now.endsWith(QLatin1String(".csv"), Qt::CaseInsensitive) ? csv : json;
-  const QString suffix = filter == csv ? QStringLiteral(".csv") : QStringLiteral(".json");
-  QString path =
-      QFileDialog::getSaveFileName(window, tr("Save profile"), QDir(startDirectory(session)).filePath(base + suffix),
-                                   json + QStringLiteral(";;") + csv, &filter);
-  if (path.isEmpty()) {
-    if (done) done(false);
-    return;
-  }
-  if (QFileInfo(path).suffix().isEmpty()) path += filter == csv ? QStringLiteral(".csv") : QStringLiteral(".json");
-  saveChecked(session, window, path, std::move(done));
+  const QString filter = now.endsWith(QLatin1String(".csv"), Qt::CaseInsensitive) ? csv : json;
+  auto* dialog =
+      new QFileDialog(window, tr("Save profile"), startDirectory(session), json + QStringLiteral(";;") + csv);
+  dialog->setObjectName(QStringLiteral("saveProfileDialog"));
+  dialog->setAttribute(Qt::WA_DeleteOnClose);
+  dialog->setAcceptMode(QFileDialog::AcceptSave);
+  dialog->setFileMode(QFileDialog::AnyFile);
+  dialog->selectNameFilter(filter);
+  dialog->selectFile(base + (filter == csv ? QStringLiteral(".csv") : QStringLiteral(".json")));
+  QObject::connect(dialog, &QDialog::finished, dialog,
+                   [&session, window, dialog, csv, done = std::move(done)](int result) {
+                     const QStringList chosen = dialog->selectedFiles();
+                     if (result != QDialog::Accepted || chosen.isEmpty()) {
+                       if (done) done(false);
+                       return;
+                     }
+                     QString path = chosen.front();
+                     if (QFileInfo(path).suffix().isEmpty())
+                       path += dialog->selectedNameFilter() == csv ? QStringLiteral(".csv") : QStringLiteral(".json");
+                     saveChecked(session, window, path, done);
+                   });
+  dialog->open();
 }
 
 void exportDialog(Session& session, QWidget* window) {

@@ -6,6 +6,7 @@
 #include <QCommandLineParser>
 #include <QFileInfo>
 #include <QImageWriter>
+#include <QJsonArray>
 #include <QJsonDocument>
 #include <QJsonObject>
 #include <QPainter>
@@ -57,8 +58,8 @@ is taken when no job is left and everything is painted exactly; your own setting
   --layout diagnose|tune|teach     window: the arrangement of its panels (default diagnose)
   --front ID             window: a view to bring to the front; may be repeated
   --metric class|kept|mass|error|density     what the grid shows
-  --set k=v              a view option as in session files, e.g. --set pooling=mean; may be repeated. window: VIEW.k=v,
-                         e.g. --set map.pooling=mean
+  --set k=v              a view option as in session files, e.g. --set pooling=mean or --set viewport=[0,0,240,360] (first
+                         query and key, how many of each); may be repeated. window: VIEW.k=v, as map.pooling=mean
   --title TEXT           the line above the picture; empty for none (a window has none)
   --timeout SECONDS      give up when the view is not final by then (default 300)
   --threads N, --backend auto|cpu|cuda
@@ -101,8 +102,12 @@ int exitCodeOf(ErrorCode code) {
   return kInternal;
 }
 
-/// "true", "12", "0.5" become what they look like; the rest stays text.
+/// "true", "12", "0.5", "[1,2]" become what they look like; the rest stays text.
 QJsonValue valueOf(const QString& text) {
+  if (text.startsWith(QLatin1Char('['))) {
+    const QJsonDocument list = QJsonDocument::fromJson(text.toUtf8());
+    if (list.isArray()) return list.array();
+  }
   if (text == QStringLiteral("true") || text == QStringLiteral("false")) return text == QStringLiteral("true");
   bool ok = false;
   const double number = text.toDouble(&ok);

@@ -240,7 +240,7 @@ QCheckBox::indicator { border-radius: 4px; }
 QRadioButton::indicator { border-radius: 9px; }
 QCheckBox::indicator:hover, QRadioButton::indicator:hover { border-color: @accent; }
 QCheckBox::indicator:checked { background: @accent; border-color: @accent; image: url(:/resources/icons/check-on-@variant.svg); }
-QRadioButton::indicator:checked { background: @accent; border: 4px solid @field; width: 10px; height: 10px; border-radius: 9px; }
+QRadioButton::indicator:checked { background: @onAccent; border: 5px solid @accent; width: 8px; height: 8px; border-radius: 9px; }
 QCheckBox:focus, QRadioButton:focus { color: @accent; }
 QCheckBox::indicator:focus { border: 2px solid @accent; }
 

@@ -33,12 +33,14 @@ void ColorBar::setLut(std::shared_ptr<const ColorLut> lut) {
 }
 
 void ColorBar::setHistogram(std::shared_ptr<const CodeHistogram> histogram) {
+  if (histogram == m_histogram) return;  // asked for on every move of the map; binning takes milliseconds
   m_histogram = std::move(histogram);
   updateDomain();
   update();
 }
 
 void ColorBar::setTitle(const QString& first, const QString& second) {
+  if (first == m_title && second == m_subtitle) return;
   m_title = first;
   m_subtitle = second;
   setToolTip(

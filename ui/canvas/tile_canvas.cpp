@@ -179,6 +179,7 @@ void TileCanvas::setTileLimit(Index bytes) { m_cacheLimit = std::max(bytes, Inde
 
 void TileCanvas::updateLut() {
   m_lut = std::make_shared<const ColorLut>(m_colors, Theme::current());
+  m_lutDark = Theme::current().dark;
   m_bar->setLut(m_lut);
   updateBar();
   invalidateScene();

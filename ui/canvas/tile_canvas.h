@@ -216,6 +216,7 @@ class TileCanvas : public QWidget, private SceneSource {
   std::vector<RowStrip> m_strips;
   ColorSettings m_colors;
   std::shared_ptr<const ColorLut> m_lut;
+  bool m_lutDark = false;
   Reduce m_reduce = Reduce::Max;
   bool m_minimap = true, m_grid = true, m_aspect = true;
 

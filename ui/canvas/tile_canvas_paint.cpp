@@ -39,7 +39,7 @@ void TileCanvas::changeEvent(QEvent* event) {
   if (event->type() == QEvent::PaletteChange || event->type() == QEvent::FontChange ||
       event->type() == QEvent::StyleChange) {
     layoutParts();
-    updateLut();
+    if (!m_lut || m_lutDark != Theme::current().dark) updateLut();
     update();
   }
 }
@@ -216,7 +216,9 @@ void TileCanvas::paintReadout(QPainter& painter) {
     painter.setPen(theme.secondary);
     painter.drawText(QRectF(m_plot.left(), y, width() - m_plot.left(), metrics.height()),
                      Qt::AlignLeft | Qt::AlignVCenter,
-                     tr("move over the map to read a token pair, right click picks it"));
+                     QFontMetrics(painter.font())
+                         .elidedText(tr("move over the map to read a token pair, right click picks it"), Qt::ElideRight,
+                                     static_cast<int>(width() - m_plot.left() - Theme::kPad)));
     paintState(m_plot.left() + 420.0);
     return;
   }

@@ -93,6 +93,7 @@ ExportDialog::ExportDialog(Session& session, QWidget* parent) : QDialog(parent),
   m_preview = new QPlainTextEdit(this);
   m_preview->setObjectName(QStringLiteral("export.preview"));
   m_preview->setReadOnly(true);
+  m_preview->setPlaceholderText(tr("Nothing to show until the checks below pass."));
   m_preview->setLineWrapMode(QPlainTextEdit::NoWrap);
   m_preview->setFont(QFontDatabase::systemFont(QFontDatabase::FixedFont));
   m_preview->setMinimumHeight(140);
@@ -109,6 +110,7 @@ ExportDialog::ExportDialog(Session& session, QWidget* parent) : QDialog(parent),
   m_checks->setSelectionMode(QAbstractItemView::NoSelection);
   m_checks->setFocusPolicy(Qt::NoFocus);
   m_checks->setWordWrap(true);
+  m_checks->setHorizontalScrollBarPolicy(Qt::ScrollBarAlwaysOff);
   m_checks->setIconSize(QSize(16, 16));
   m_checks->setMinimumHeight(110);
   layout->addWidget(m_checks, 1);
@@ -292,9 +294,15 @@ void ExportDialog::refreshChecks() {
     }
     if (profile.lineEnding != "\r\n") add("info", tr("line ends as in the file it came from, not SVOO's CRLF"));
   }
-  m_load->setText(
-      csv ? tr("SVOO loads it with  --sparsity_csv_path %1").arg(QDir::toNativeSeparators(path()))
-          : tr("Sparsight and sparsight-cli load it: sparsight-cli info %1").arg(QDir::toNativeSeparators(path())));
+}
+
+/// What loads the file, once it can be written: without the first flag SVOO reads no file at all.
+QString ExportDialog::loadLine() const {
+  const QString file = QDir::toNativeSeparators(path());
+  if (format() != Format::SvooCsv) return tr("Load it with  sparsight %1").arg(file);
+  return tr("SVOO loads it with  --use_dynamic_min_kc_ratio --sparsity_csv_path %1 --num_inference_steps %2")
+      .arg(file)
+      .arg(m_session.profile().current().steps());
 }
 
 void ExportDialog::refreshButton() {
@@ -318,9 +326,7 @@ void ExportDialog::refreshButton() {
   m_state->setText(why);
   m_export->setText(exists ? tr("Replace") : tr("Export"));
   m_export->setEnabled(ready && why.isEmpty());
-  if (m_load != nullptr && format() == Format::SvooCsv) {
-    m_load->setText(tr("SVOO loads it with  --sparsity_csv_path %1").arg(QDir::toNativeSeparators(path())));
-  }
+  if (m_load != nullptr) m_load->setText(ready && !path().isEmpty() ? loadLine() : QString());
 }
 
 void ExportDialog::browse() {

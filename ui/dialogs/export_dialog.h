@@ -49,6 +49,7 @@ class ExportDialog : public QDialog {
   void refreshPreview();
   void refreshChecks();
   void refreshButton();
+  [[nodiscard]] QString loadLine() const;
   void write();
   void browse();
   [[nodiscard]] QString suffix() const;

@@ -110,6 +110,7 @@ ImportDialog::ImportDialog(const QString& path, std::shared_ptr<const CsvReading
     table->setSelectionMode(QAbstractItemView::NoSelection);
     table->setFocusPolicy(Qt::NoFocus);
     table->horizontalHeader()->setSectionResizeMode(QHeaderView::Stretch);
+    table->horizontalHeader()->setDefaultAlignment(Qt::AlignLeft | Qt::AlignVCenter);
     const Index cells = kept.cellCount();
     for (int i = 0; i < kSampleRows && cells > 0; ++i) {
       // Spread over the file: the first rows alone are all of layer 0.

@@ -128,11 +128,12 @@ BudgetView::BudgetView(Session& shared, QWidget* parent) : View(shared, parent),
   m_history->setEmptyLabel(tr("as opened"));
   m_history->setCleanIcon(themedIcon(QStringLiteral("save")));
   m_history->setIconSize(QSize(16, 16));
+  m_history->setSpacing(2);
   m_history->hide();
-  m_split->setStretchFactor(0, 5);
+  m_split->setStretchFactor(0, 4);
   m_split->setStretchFactor(1, 3);
   m_split->setStretchFactor(2, 2);
-  m_split->setSizes({680, 450, 220});
+  m_split->setSizes({620, 460, 220});
   m_table->setMinimumWidth(200);
   m_history->setMinimumWidth(140);
   layout->addWidget(m_split, 1);
