@@ -31,7 +31,8 @@ class Fingerprint {
       std::memcpy(&word, from, sizeof word);
       mix(word);
     }
-    std::uint64_t rest = bytes;
+    if (bytes == 0) return;
+    std::uint64_t rest = 0;
     std::memcpy(&rest, from, bytes);
     mix(rest ^ (static_cast<std::uint64_t>(bytes) << 56U));
   }

@@ -127,14 +127,36 @@ void writeNumbers(h5::Group& group, const HeadReport& head) {
   if (!plan.warnings.empty()) group.writeStrings("warnings", plan.warnings);
 }
 
+// What decides the numbers beside trace, method and parameters.
+[[nodiscard]] std::string requestText(const RunRequest& request) {
+  std::uint64_t draws = 0xCBF29CE484222325ULL;  // FNV-1a
+  const auto add = [&](Index value) { draws = (draws ^ static_cast<std::uint64_t>(value)) * 0x100000001B3ULL; };
+  if (request.draws) {
+    for (const Index row : request.draws->sampledRows) add(row);
+    for (const auto* side : {&request.draws->initQ, &request.draws->initK}) {
+      for (const auto& row : *side) {
+        add(-1);
+        for (const Index token : row) add(token);
+      }
+    }
+  }
+  return fmt::format("method {}, seed {}, padding {}, rows {}, warm-up {}, draws {}", request.methodId, request.seed,
+                     request.evaluate.includePadding ? "include" : "exclude",
+                     request.evaluate.rows < 0    ? "default"
+                     : request.evaluate.rows == 0 ? "all"
+                                                  : std::to_string(request.evaluate.rows),
+                     request.warmup ? "on" : "off", request.draws ? fmt::format("{:016x}", draws) : "none");
+}
+
 void writeFile(const std::filesystem::path& out, const Trace& trace, const RunReport& report, const RunRequest& request,
-               bool withArrays) {
+               bool withArrays, bool complete = true) {
   writeFileAtomically(out, [&](const std::filesystem::path& temporary) {
     h5::File file = h5::File::create(temporary);
     const TraceInfo& info = trace.info();
     file.writeString("format", withArrays ? kPlanFormat : kResultsFormat);
     file.writeArray("format_version", std::vector<std::int32_t>{1, 0});
-    file.writeByte("complete", 1);
+    file.writeByte("complete", complete ? 1 : 0);
+    file.writeString("request", requestText(request));
     file.writeString("trace_uuid", info.uuid);
     file.writeString("trace_path", info.path.string());
     file.writeString("program", "sparsight " SPARSIGHT_VERSION);
@@ -248,6 +270,7 @@ void readArrays(const h5::Group& group, Plan& plan) {
     plan.warnings.push_back(*reason);
     return entry;
   }
+  entry.planMs = group.tryReal("plan_ms").value_or(0);
   plan.methodId = group.readString("method");
   plan.paramsJson = group.tryString("params").value_or("{}");
   numbers.keptFraction = group.readReal("kept_fraction");
@@ -331,8 +354,39 @@ void writePlanFile(const std::filesystem::path& out, const Trace& trace, const R
 }
 
 void writeResultsFile(const std::filesystem::path& out, const Trace& trace, const RunReport& report,
-                      const RunRequest& request) {
-  writeFile(out, trace, report, request, false);
+                      const RunRequest& request, bool complete) {
+  writeFile(out, trace, report, request, false, complete);
+}
+
+std::map<HeadId, HeadReport> readEarlierResults(const std::filesystem::path& path, const Trace& trace,
+                                                const RunRequest& request) {
+  std::string uuid, made;
+  {
+    const h5::File file = h5::File::openRead(path, "a results file");
+    uuid = file.tryString("trace_uuid").value_or("");
+    made = file.tryString("request").value_or("an earlier version");
+  }
+  const auto differs = [&](const std::string& what) {
+    return Error(ErrorCode::InvalidArgument,
+                 fmt::format("{}: cannot go on from it: {}; name another results file or repeat the first command",
+                             path.string(), what));
+  };
+  if (uuid != trace.info().uuid) throw differs("it was made from another trace");
+  if (const std::string asked = requestText(request); made != asked) {
+    throw differs(fmt::format("made with {}, asked for {}", made, asked));
+  }
+  std::map<HeadId, HeadReport> heads;
+  for (PlanFileEntry& entry : readPlanFile(path)) {
+    if (entry.plan.methodId.empty()) continue;  // skipped then: tried again
+    HeadReport head;
+    head.id = entry.id;
+    head.plan = std::move(entry.plan);
+    head.evaluation = std::move(entry.evaluation);
+    head.planMs = entry.planMs;
+    head.wouldBeDense = head.plan.wouldBeDense;
+    heads.emplace(entry.id, std::move(head));
+  }
+  return heads;
 }
 
 std::vector<PlanFileEntry> readPlanFile(const std::filesystem::path& path) {

@@ -83,6 +83,31 @@ TEST_F(Run, PlanAndResultsFilesReadBack) {
   }
 }
 
+TEST_F(Run, ResumeGoesOnFromTheResultsFile) {
+  const std::string trace = test::writeSmallTrace(folder.path() / "trace.h5");
+  const std::string results = (folder.path() / "results.h5").string();
+  const std::vector<std::string> base{"run",   trace,      "--method", "svg2",   "--results",
+                                      results, "--resume", "--json",   "--quiet"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), base.begin(), base.end());
+    return runProgram(more);
+  };
+  const Program one = with({"--head", "0"});
+  ASSERT_EQ(one.exitCode, 0) << one.err;
+  // The selection may grow: head 0 is taken from the file, its measuring time included.
+  const Program both = with({});
+  ASSERT_EQ(both.exitCode, 0) << both.err;
+  const auto first = nlohmann::json::parse(one.out).at("rows").at(0),
+             again = nlohmann::json::parse(both.out).at("rows").at(0);
+  EXPECT_EQ(again.at("evaluate_ms"), first.at("evaluate_ms"));
+  EXPECT_EQ(again.at("kept_mass"), first.at("kept_mass"));
+  EXPECT_EQ(readPlanFile(results).size(), 2U);
+  const Program other = with({"--seed", "5"});
+  EXPECT_EQ(other.exitCode, 2);
+  EXPECT_THAT(other.err, testing::AllOf(HasSubstr("seed 5"), HasSubstr("results.h5")));
+  EXPECT_EQ(runProgram({"run", trace, "--method", "svg2", "--resume"}).exitCode, 2);
+}
+
 TEST_F(Run, TheTableSpeaksOfKeptAndSkipped) {
   const std::string trace = test::writeSmallTrace(folder.path() / "trace.h5");
   const Program program = runProgram({"run", "--method", "dense", "--quiet", "--param", "first_times_fp=0.5", trace});

@@ -107,12 +107,20 @@ class RunCommand final : public Command {
     app.add_option("--draws", m_draws, "HDF5 file of random draws (sampled_rows, init_q_idx, init_k_idx)");
     app.add_option("--plan", m_plan, "Writes the plans (orders, masks, exact intervals) to this HDF5 file");
     app.add_option("--results", m_results, "Writes the numbers to this HDF5 file");
+    app.add_flag("--resume", m_resume,
+                 "With --results: goes on from that file where it exists, and keeps what is done when interrupted");
     app.add_flag("--json", m_json, "One JSON document on standard output");
     m_selectors.define(app);
   }
 
   int run(Context& context) override {
     takeTraceFromParams();
+    if (m_resume && m_results.empty()) {
+      throw Error(ErrorCode::InvalidArgument, "run: --resume needs --results, the file to go on from");
+    }
+    if (m_resume && !m_plan.empty()) {
+      throw Error(ErrorCode::InvalidArgument, "run: --resume keeps numbers only; leave out --plan");
+    }
     const auto trace = openTrace(m_trace, context.traceOptions());
     std::vector<std::filesystem::path> inputs = filesOf(trace->info());
     inputs.emplace_back(m_draws);
@@ -129,7 +137,9 @@ class RunCommand final : public Command {
     request.keepPlanArrays = !m_plan.empty();
     if (!m_draws.empty()) request.draws = readDraws(m_draws);
 
-    RunReport report = runMethod(*trace, request, context.backend(), context.control(m_method));
+    if (m_resume && std::filesystem::exists(m_results))
+      request.earlier = readEarlierResults(m_results, *trace, request);
+    RunReport report = runKeeping(*trace, request, context);
     const auto planned = std::find_if(report.heads.begin(), report.heads.end(),
                                       [](const HeadReport& head) { return head.skippedReason.empty(); });
     if (planned == report.heads.end()) {
@@ -162,6 +172,26 @@ class RunCommand final : public Command {
   }
 
  private:
+  // With --resume an interruption leaves a results file of the heads that are done.
+  [[nodiscard]] RunReport runKeeping(const Trace& trace, const RunRequest& request, Context& context) const {
+    if (!m_resume) return runMethod(trace, request, context.backend(), context.control(m_method));
+    RunReport done;
+    done.methodId = m_method;
+    try {
+      return runMethod(trace, request, context.backend(), context.control(m_method), [&](const HeadReport& head) {
+        HeadReport numbers = head;
+        numbers.plan.blockMask = {};  // the arrays are not in a results file
+        numbers.plan.rowIntervals = {};
+        numbers.plan.scores = {};
+        numbers.plan.map = {};
+        done.heads.push_back(std::move(numbers));
+      });
+    } catch (const Cancelled&) {
+      if (!done.heads.empty()) writeResultsFile(m_results, trace, done, request, false);
+      throw;
+    }
+  }
+
   static void failOnDamaged(const RunReport& report) {
     const auto damaged = [](const HeadReport& head) { return head.damaged; };
     const auto first = std::find_if(report.heads.begin(), report.heads.end(), damaged);
@@ -183,7 +213,7 @@ class RunCommand final : public Command {
 
   std::string m_trace, m_method, m_warmup = "off", m_draws, m_plan, m_results;
   std::vector<std::string> m_params;
-  bool m_json = false;
+  bool m_json = false, m_resume = false;
   SelectorOptions m_selectors;
 };
 

@@ -3,6 +3,11 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <fmt/format.h>
+
+#include <filesystem>
 
 #include "tests/unit/core/method_test_support.h"
 
@@ -245,6 +250,52 @@ TEST_F(Run, CountsFollowTheDraws) {
   EXPECT_EQ(report.heads[0].plan.facts.at("sampled_rows"), 3);
   r.draws->sampledRows = {4, 100000};
   EXPECT_THAT(refusal([&] { (void)runMethod(trace, r, *backend, {}); }), HasSubstr("100000"));
+}
+
+TEST_F(Run, GoesOnFromAnInterruptedRun) {
+  const auto path = std::filesystem::temp_directory_path() / fmt::format("run_resume_{}.h5", getpid());
+  const MemoryTrace trace = memoryTrace(textSpec(), {2, 3, 5}, {0, 2}, 2);
+  for (const char* id : {"svg", "svg2", "adaspa"}) {
+    SCOPED_TRACE(id);
+    RunRequest r = request(id);
+    const RunReport whole = runMethod(trace, r, *backend, {});
+    ASSERT_EQ(whole.heads.size(), 12U);
+    // Stopped after five heads, in the middle of a layer's steps.
+    std::stop_source source;
+    RunReport done;
+    const auto keep = [&](const HeadReport& head) {
+      done.heads.push_back(head);
+      if (done.heads.size() == 5) source.request_stop();
+    };
+    EXPECT_THROW((void)runMethod(trace, r, *backend, Control{source.get_token(), {}}, keep), Cancelled);
+    ASSERT_EQ(done.heads.size(), 5U);
+    writeResultsFile(path, trace, done, r, false);
+
+    r.earlier = readEarlierResults(path, trace, r);
+    ASSERT_EQ(r.earlier.size(), 5U);
+    const RunReport resumed = runMethod(trace, r, *backend, {});
+    ASSERT_EQ(resumed.heads.size(), 12U);
+    for (std::size_t n = 0; n < 12; ++n) {
+      const HeadReport &a = resumed.heads[n], &b = whole.heads[n];
+      EXPECT_EQ(a.id, b.id);
+      EXPECT_EQ(a.evaluation.keptFraction, b.evaluation.keptFraction);
+      EXPECT_EQ(a.evaluation.keptMass, b.evaluation.keptMass);
+      EXPECT_EQ(a.evaluation.outputRelError, b.evaluation.outputRelError);
+      EXPECT_EQ(a.plan.facts, b.plan.facts);
+      EXPECT_EQ(a.plan.reusedFromStep, b.plan.reusedFromStep);
+      // A head of the first run was not measured a second time: its clock stands.
+      if (n < 5) {
+        EXPECT_EQ(a.evaluation.evaluateMs, done.heads[n].evaluation.evaluateMs);
+      }
+    }
+    RunRequest other = r;
+    other.seed = 9;
+    EXPECT_THAT(refusal([&] { (void)readEarlierResults(path, trace, other); }), HasSubstr("seed 9"));
+    other = r;
+    other.params.set("first_times_fp", "0.4");
+    EXPECT_THAT(refusal([&] { (void)runMethod(trace, other, *backend, {}); }), HasSubstr("made with the parameters"));
+  }
+  std::filesystem::remove(path);
 }
 
 TEST_F(Run, UnknownMethodsAndParametersAreRefused) {

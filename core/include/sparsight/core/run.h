@@ -33,6 +33,16 @@ struct HeadSelection {
 /// that matches nothing and what there is.
 [[nodiscard]] std::vector<HeadId> selectHeads(const TraceInfo& trace, const HeadSelection& selection);
 
+/// One head of a run: its plan, its numbers, or why there are none.
+struct HeadReport {
+  HeadId id;
+  Plan plan;
+  Evaluation evaluation;
+  double planMs = 0;
+  bool wouldBeDense = false;
+  std::string skippedReason;  ///< not empty: no plan, and why
+  bool damaged = false;       ///< skipped because its data is malformed or cannot be read
+};
 struct RunRequest {
   std::string methodId;
   ParamSet params;  ///< as parsed; family defaults are merged by runMethod
@@ -46,15 +56,9 @@ struct RunRequest {
   bool keepPlanArrays = true;
   /// true: of the numbers only kept fractions, starved rows and attention FLOPs, without a pass over the tensors.
   bool countsOnly = false;
-};
-struct HeadReport {
-  HeadId id;
-  Plan plan;
-  Evaluation evaluation;
-  double planMs = 0;
-  bool wouldBeDense = false;
-  std::string skippedReason;  ///< not empty: no plan, and why
-  bool damaged = false;       ///< skipped because its data is malformed or cannot be read
+  /// Heads that an interrupted run of this request has measured (readEarlierResults): they are not evaluated again, and
+  /// planned again only where the method carries state on to later steps. Their plans come without arrays.
+  std::map<HeadId, HeadReport> earlier;
 };
 struct RunReport {
   std::string methodId;
@@ -94,12 +98,19 @@ struct StatsOptions {
 void writePlanFile(const std::filesystem::path& out, const Trace& trace, const RunReport& report,
                    const RunRequest& request);
 /// The numbers of a run without its big arrays (format "sparsight-results"), one group per head, atomically.
+/// complete = false: an interrupted run, to be gone on with.
 void writeResultsFile(const std::filesystem::path& out, const Trace& trace, const RunReport& report,
-                      const RunRequest& request);
+                      const RunRequest& request, bool complete = true);
+/// The measured heads of a results file for RunRequest::earlier. Throws Error{InvalidArgument} that says what differs
+/// when the file was made from another trace, method, seed, padding, rows, warm-up or draws; runMethod checks the
+/// parameters.
+[[nodiscard]] std::map<HeadId, HeadReport> readEarlierResults(const std::filesystem::path& path, const Trace& trace,
+                                                              const RunRequest& request);
 struct PlanFileEntry {
   HeadId id;
   Plan plan;
   Evaluation evaluation;
+  double planMs = 0;
 };
 /// Reads either file back; results come with plans that hold facts and class only. Plans are validated. Throws
 /// Error{Io|Format|Unsupported} naming file and dataset.
