@@ -147,6 +147,12 @@ void ChartWidget::setBand(const Band& band) {
   m_impl->rebuild();
 }
 
+void ChartWidget::setSeries(const Band& band, const QVector<Line>& lines) {
+  m_impl->band = band;
+  m_impl->lines = lines;
+  m_impl->rebuild();
+}
+
 void ChartWidget::setLines(const QVector<Line>& lines) {
   m_impl->lines = lines;
   m_impl->rebuild();

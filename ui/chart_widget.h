@@ -39,7 +39,8 @@ class ChartWidget : public QWidget {
 
   void setAxes(const Axis& x, const Axis& y);
   void setBand(const Band& band);
-  void setLines(const QVector<Line>& lines);  ///< first = bottom
+  void setLines(const QVector<Line>& lines);                     ///< first = bottom
+  void setSeries(const Band& band, const QVector<Line>& lines);  ///< both at once, built once
   /// Colours and fonts of the current theme.
   void applyTheme();
 

@@ -15,6 +15,14 @@ HeatCurve::HeatCurve(QWidget* parent) : ChartWidget(parent) { setMinimumHeight(8
 HeatCurve::~HeatCurve() = default;
 
 void HeatCurve::setCurve(const Curve& curve) {
+  // Building a chart takes milliseconds, and most changes elsewhere leave it as it is.
+  const auto same = [](const QVector<double>& a, const QVector<double>& b) {
+    return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                      [](double x, double y) { return x == y || (std::isnan(x) && std::isnan(y)); });
+  };
+  if (curve.title == m_values.title && curve.prefix == m_values.prefix && curve.top == m_values.top &&
+      same(curve.mean, m_values.mean) && same(curve.min, m_values.min) && same(curve.max, m_values.max))
+    return;
   m_values = curve;
   rebuild();
 }
@@ -47,8 +55,7 @@ void HeatCurve::rebuild() {
   band.upper = m_values.max;
   setAxes(indexAxis(static_cast<int>(m_values.mean.size()), m_values.prefix, std::max(3, width() / 56)),
           percentAxis(std::min(1.0, top * 1.18), height()));  // room above the curve for the title
-  setBand(band);
-  setLines({line});
+  setSeries(band, {line});
 }
 
 void HeatCurve::resizeEvent(QResizeEvent* event) {

@@ -98,7 +98,7 @@ class HeatmapView : public View {
   std::shared_ptr<const Profile> m_other;
   QString m_otherName, m_otherPath;
   JobHandle m_loadJob;
-  bool m_loading = false, m_refreshing = false, m_shown = false;
+  bool m_loading = false, m_refreshing = false;
   ChangeFlags m_missed;
   int m_hoverRow = -1, m_hoverColumn = -1;
 };
@@ -323,7 +323,7 @@ void HeatmapView::sessionChanged(ChangeFlags changes) {
     m_readout->setFont(fonts::base());
   }
   if (changes.testFlag(Change::Trace)) m_empty->refresh();
-  if (m_shown && !isVisible()) {  // behind another tab: caught up with when it is shown
+  if (!isVisible() && window()->isVisible()) {  // behind another tab: caught up with when it is shown
     m_missed |= changes;
     return;
   }
@@ -337,7 +337,6 @@ void HeatmapView::sessionChanged(ChangeFlags changes) {
 
 void HeatmapView::showEvent(QShowEvent* event) {
   View::showEvent(event);
-  m_shown = true;
   if (const ChangeFlags missed = std::exchange(m_missed, {})) sessionChanged(missed);
 }
 
