@@ -310,6 +310,7 @@ void TileCanvas::receiveLevels(const std::shared_ptr<AttentionMap>& map, std::sh
   updateBar();
   if (m_readout.row >= 0) updateReadout(m_readout.row, m_readout.col);
   invalidateScene();
+  update();  // "approximate" becomes "exact"
   Q_EMIT levelsChanged();
 }
 
