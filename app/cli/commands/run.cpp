@@ -54,7 +54,8 @@ Json rowOf(const HeadReport& head) {
 Json resolvedOf(const RunReport& report) {
   Json resolved = Json::object();
   const auto specs = methodById(report.methodId).params();
-  for (const auto& [name, text] : report.resolved) {
+  for (const auto& [key, text] : report.resolved) {
+    const std::string& name = key;  // clang 14 cannot capture a structured binding
     const auto spec = std::find_if(specs.begin(), specs.end(), [&](const ParamSpec& s) { return s.name == name; });
     const bool number = name == "dense_steps" || name == "dense_layers" ||
                         (spec != specs.end() && (spec->type == ParamType::Int || spec->type == ParamType::Real));
