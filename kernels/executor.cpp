@@ -11,7 +11,38 @@
 
 #include "sparsight/kernels/error.h"
 
+#if defined(__SANITIZE_THREAD__)
+extern "C" {
+void __tsan_acquire(void* address);  // NOLINT: the sanitizer's names
+void __tsan_release(void* address);  // NOLINT
+}
+#endif
+
 namespace sparsight {
+namespace {
+
+// The distribution's oneTBB is not instrumented, so the thread sanitizer sees neither the start nor the end of its
+// tasks. These two edges tell it what parallel_for guarantees: a body sees everything from before the call, and after
+// the call everything the bodies did is seen. Nothing in other builds.
+class ForkJoin {
+ public:
+#if defined(__SANITIZE_THREAD__)
+  void forked() { __tsan_release(&m_fork); }
+  void started() { __tsan_acquire(&m_fork); }
+  void ended() { __tsan_release(&m_join); }
+  void joined() { __tsan_acquire(&m_join); }
+
+ private:
+  char m_fork = 0, m_join = 0;
+#else
+  void forked() const noexcept {}
+  void started() const noexcept {}
+  void ended() const noexcept {}
+  void joined() const noexcept {}
+#endif
+};
+
+}  // namespace
 
 void Control::checkpoint() const {
   if (stop.stop_requested()) throw Cancelled{};
@@ -54,6 +85,17 @@ void Executor::parallelFor(Index count, Index grain, const Control& control,
     for (Index i = 0; i < pieces; ++i) piece(i);
     return;
   }
+  ForkJoin edges;
+  struct Piece {  // ends on exceptions, too
+    ForkJoin& edges;
+    explicit Piece(ForkJoin& e) : edges(e) { edges.started(); }
+    ~Piece() { edges.ended(); }
+  };
+  struct Joined {
+    ForkJoin& edges;
+    ~Joined() { edges.joined(); }
+  } const joined{edges};
+  edges.forked();
   m_impl->arena.execute([&] {
     // Isolated: a parallelFor inside a body of another one neither cancels it nor is cancelled by it; its exception
     // does.
@@ -61,7 +103,10 @@ void Executor::parallelFor(Index count, Index grain, const Control& control,
     tbb::parallel_for(
         tbb::blocked_range<Index>(0, pieces, 1),
         [&](const tbb::blocked_range<Index>& range) {
-          for (Index i = range.begin(); i != range.end() && !context.is_group_execution_cancelled(); ++i) piece(i);
+          for (Index i = range.begin(); i != range.end() && !context.is_group_execution_cancelled(); ++i) {
+            const Piece traced(edges);
+            piece(i);
+          }
         },
         tbb::simple_partitioner(), context);
   });

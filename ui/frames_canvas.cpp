@@ -23,6 +23,21 @@ QImage muted(const QImage& picture) {
 
 }  // namespace
 
+std::vector<QImage> previewImages(const Trace& trace, std::stop_token stop) {
+  constexpr int kWidest = 640;
+  std::vector<QImage> pictures;
+  const auto frames = trace.frames();
+  if (!frames) return pictures;
+  const auto [count, height, width, fps] = frames->info;
+  const qsizetype stride = qsizetype{width} * 3;
+  for (int f = 0; f < count; ++f) {
+    if (stop.stop_requested()) throw Cancelled{};
+    const QImage borrowed(frames->rgb.data() + f * stride * height, width, height, stride, QImage::Format_RGB888);
+    pictures.push_back(width > kWidest ? borrowed.scaledToWidth(kWidest, Qt::SmoothTransformation) : borrowed.copy());
+  }
+  return pictures;
+}
+
 FramesCanvas::FramesCanvas(QWidget* parent) : QWidget(parent) {
   setMouseTracking(true);
   setFocusPolicy(Qt::StrongFocus);
@@ -57,6 +72,11 @@ void FramesCanvas::setColors(const ColorSettings& colors) {
 void FramesCanvas::setPreviewShown(bool shown) {
   m_previewShown = shown;
   recolor();
+}
+
+void FramesCanvas::setMassShown(bool shown) {
+  m_massShown = shown;
+  update();
 }
 
 void FramesCanvas::setMarks(Index query, Index key) {
@@ -260,7 +280,7 @@ void FramesCanvas::paintEvent(QPaintEvent*) {
     painter.setFont(fonts::secondary());
     const QRectF caption(rect.left(), rect.top() - captionHeight - 1, rect.width(), captionHeight);
     QString mass;
-    if (static_cast<std::size_t>(f) < m_frameMass.size())
+    if (m_massShown && static_cast<std::size_t>(f) < m_frameMass.size())
       mass = formatPercent(m_frameMass[static_cast<std::size_t>(f)]);
     const QFontMetrics metrics(painter.font());
     const QString name = tr("frame %1").arg(f), brief = QStringLiteral("f%1").arg(f);
@@ -285,7 +305,8 @@ void FramesCanvas::paintEvent(QPaintEvent*) {
     painter.setPen(theme.secondary);
     painter.drawText(caption, Qt::AlignLeft | Qt::AlignVCenter, tr("%1 text tokens").arg(formatCount(words->length)));
     painter.setPen(theme.text);
-    if (!m_values.empty()) painter.drawText(caption, Qt::AlignRight | Qt::AlignVCenter, formatPercent(m_textMass));
+    if (m_massShown && !m_values.empty())
+      painter.drawText(caption, Qt::AlignRight | Qt::AlignVCenter, formatPercent(m_textMass));
   }
   if (m_hover >= 0) {
     painter.setPen(QPen(theme.text, 1));

@@ -5,13 +5,18 @@
 #include <QRectF>
 #include <QWidget>
 #include <optional>
+#include <stop_token>
 #include <vector>
 
 #include "sparsight/core/palette.h"
 #include "sparsight/core/tokens.h"
+#include "sparsight/core/trace.h"
 #include "ui/color_map.h"
 
 namespace sparsight {
+
+/// The preview frames of a trace, at most 640 pixels wide; empty: it has none. For a job lane.
+[[nodiscard]] std::vector<QImage> previewImages(const Trace& trace, std::stop_token stop);
 
 /// The tokens of a video folded back to frames x rows x columns, each coloured by one value; text tokens as a strip
 /// below. Values come by model token. Paints and reports clicks, knows nothing of traces.
@@ -29,6 +34,8 @@ class FramesCanvas : public QWidget {
   void setValues(std::vector<float> values, std::vector<std::uint8_t> kept);
   void setColors(const ColorSettings& colors);
   void setPreviewShown(bool shown);
+  /// Whether the values are probabilities, whose sum stands above each frame.
+  void setMassShown(bool shown);
   /// Model tokens, -1: none.
   void setMarks(Index query, Index key);
   /// Shown in the middle instead of everything else; empty: data.
@@ -73,7 +80,7 @@ class FramesCanvas : public QWidget {
   std::vector<QImage> m_heat;  // one per frame, [rows x columns]
   QImage m_textHeat;           // [1 x text tokens]
   ColorSettings m_colors;
-  bool m_previewShown = true, m_focusRing = false;
+  bool m_previewShown = true, m_massShown = true, m_focusRing = false;
   Index m_query = -1, m_key = -1, m_hover = -1;
   QString m_title, m_message;
   // Geometry

@@ -37,10 +37,10 @@ namespace {
 constexpr int kOk = 0, kUsage = 2, kInput = 3, kDevice = 4, kInternal = 5;
 
 constexpr const char* kHelp =
-    R"(Usage: sparsight render FILE --view map|grid|profile|classes|curves|frames|window --out F.png|F.svg|F.pdf [options]
+    R"(Usage: sparsight render FILE --view map|grid|profile|classes|curves|frames|permutation|window --out F.png|F.svg|F.pdf [options]
 
 A picture of a view or of the whole window, without a display. FILE is a trace (.h5), a profile (.csv, .json) or the
-word "demo". Ids of the workbench's views (map, frames, heads, heatmap, method, budget, jobs, trace) are accepted too. The picture
+word "demo". Ids of the workbench's views (map, frames, permutation, heads, heatmap, method, budget, jobs, trace) are accepted too. The picture
 is taken when no job is left and everything is painted exactly; your own settings and layouts neither show nor change.
 
   --out FILE             what to write; the ending says the format
@@ -48,9 +48,9 @@ is taken when no job is left and everything is painted exactly; your own setting
   --scale X              device pixels per point of a PNG (default 1)
   --theme light|dark     default light
   --step --layer --head --branch    what to show; default: the middle of what was captured
-  --pair Q,K             the token pair to pick (map, frames, window)
+  --pair Q,K             the token pair to pick (map, frames, permutation, window)
   --method ID            run this method first
-  --run head|layer|step|all   on what (default: head for map, frames and method, else step)
+  --run head|layer|step|all   on what (default: head for map, frames, permutation and method, else step)
   --param k=v            a parameter of the method; may be repeated
   --profile FILE         the profile to show beside a trace. Without it, profile and curves of a trace measure one: the
                          exact density of every captured head (as sparsight-cli profile), on all rows up to 8,192 tokens,
@@ -72,13 +72,13 @@ The PNG carries view state and command line as text metadata.
 struct ViewName {
   const char *name, *view, *mode;
 };
-constexpr ViewName kViewNames[] = {{"map", "map", ""},         {"grid", "heads", ""},    {"classes", "heads", "class"},
-                                   {"profile", "heatmap", ""}, {"curves", "budget", ""}, {"heads", "heads", ""},
-                                   {"heatmap", "heatmap", ""}, {"budget", "budget", ""}, {"method", "method", ""},
-                                   {"frames", "frames", ""},   {"jobs", "jobs", ""},     {"trace", "trace", ""},
-                                   {"window", "", ""}};
-constexpr const char* kViewList = "map, grid, profile, classes, curves, frames or window";
-constexpr const char* kLaterViews[] = {"permutation", "compare"};
+constexpr ViewName kViewNames[] = {
+    {"map", "map", ""},       {"grid", "heads", ""},    {"classes", "heads", "class"},      {"profile", "heatmap", ""},
+    {"curves", "budget", ""}, {"heads", "heads", ""},   {"heatmap", "heatmap", ""},         {"budget", "budget", ""},
+    {"method", "method", ""}, {"frames", "frames", ""}, {"permutation", "permutation", ""}, {"jobs", "jobs", ""},
+    {"trace", "trace", ""},   {"window", "", ""}};
+constexpr const char* kViewList = "map, grid, profile, classes, curves, frames, permutation or window";
+constexpr const char* kLaterViews[] = {"compare"};
 
 int fail(int code, const QString& message) {
   std::fprintf(stderr, "sparsight: %s\n", qPrintable(message));
@@ -444,7 +444,7 @@ class Render {
 
   [[nodiscard]] bool showsOneHead() const {
     return qstrcmp(o.view.view, "map") == 0 || qstrcmp(o.view.view, "frames") == 0 ||
-           qstrcmp(o.view.view, "method") == 0;
+           qstrcmp(o.view.view, "permutation") == 0 || qstrcmp(o.view.view, "method") == 0;
   }
 
   void runMethod() {

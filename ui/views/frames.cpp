@@ -231,21 +231,7 @@ class FramesView : public View {
     using Pictures = std::vector<QImage>;
     const QPointer<FramesView> self(this);
     m_previewJob = session().jobs().submit<Pictures>(
-        spec,
-        [trace](JobContext& context) {
-          Pictures pictures;
-          const auto frames = trace->frames();
-          if (!frames) return pictures;
-          const auto [count, height, width, fps] = frames->info;
-          for (int f = 0; f < count; ++f) {
-            context.checkpoint();
-            const std::size_t offset =
-                static_cast<std::size_t>(f) * static_cast<std::size_t>(height) * static_cast<std::size_t>(width) * 3;
-            const QImage borrowed(frames->rgb.data() + offset, width, height, width * 3, QImage::Format_RGB888);
-            pictures.push_back(width > 640 ? borrowed.scaledToWidth(640, Qt::SmoothTransformation) : borrowed.copy());
-          }
-          return pictures;
-        },
+        spec, [trace](JobContext& context) { return previewImages(*trace, context.stop()); },
         [self](Outcome<Pictures> outcome) {
           if (!self || std::holds_alternative<Cancelled>(outcome)) return;
           self->m_previewLoading = false;
