@@ -60,7 +60,7 @@ class TstEventTimes : public QObject {
       session.openDemo();
     else
       window.openFiles({trace});
-    auto* canvas = window.findChild<TileCanvas*>();
+    auto* canvas = window.view(QStringLiteral("map"))->findChild<TileCanvas*>();
     QVERIFY(eventually([&] { return session.trace() != nullptr && canvas->isVisible() && canvas->map() != nullptr; },
                        120'000));
     QVERIFY(settled());
