@@ -55,7 +55,7 @@ void FramesCanvas::setLayoutOf(const TokenLayout& layout) {
 void FramesCanvas::setPreview(std::vector<QImage> pictures) {
   m_preview.clear();
   for (const QImage& picture : pictures) m_preview.push_back(muted(picture));
-  update();
+  recolor();  // on the video colours are translucent
 }
 
 void FramesCanvas::setValues(std::vector<float> values, std::vector<std::uint8_t> kept) {

@@ -182,10 +182,12 @@ class CompareCommand final : public Command {
     for (const Json& entry : summaries) {
       std::string setting;
       if (entry.contains("knob")) {
-        setting =
-            fmt::format("{} = {:.4g}; asked {:.4f}, reached {:.4f}, quantum {:.4f}{}", entry["knob"].get<std::string>(),
-                        entry["knob_value"].get<double>(), entry["asked"].get<double>(), entry["reached"].get<double>(),
-                        entry["quantum"].get<double>(), entry["flagged"].get<bool>() ? ": out of reach" : "");
+        const Method& method = methodById(entry["method"].get<std::string>());
+        const auto knob = entry["knob"].get<std::string>();
+        setting = fmt::format("{} = {:.4g}; asked {:.4f}, reached {:.4f}, quantum {:.4f}{}", shownName(method, knob),
+                              shownValue(method, knob, entry["knob_value"].get<double>()), entry["asked"].get<double>(),
+                              entry["reached"].get<double>(), entry["quantum"].get<double>(),
+                              entry["flagged"].get<bool>() ? ": out of reach" : "");
       }
       const Json& error = entry["output_rel_error"];
       printLine(entry["method"].get<std::string>(), percent(entry["kept_fraction"]),

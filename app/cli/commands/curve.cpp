@@ -103,14 +103,18 @@ class CurveCommand final : public Command {
       fmt::print("{}", toCsv(rows));
       return;
     }
-    fmt::print("{:>5} {:>5} {:>4}  {:>12} {:>8} {:>8} {:>8} {:>8} {:>9}\n", "step", "layer", "head", knob, "kept",
-               "skipped", "mass", "mass p5", "error");
+    // "asked": the knob where it is a kept fraction itself, beside the one reached.
+    const Method& method = methodById(m_method);
+    const std::string shown = shownName(method, knob);
+    fmt::print("{:>5} {:>5} {:>4}  {:>12} {:>8} {:>8} {:>8} {:>8} {:>9}\n", "step", "layer", "head",
+               shown == "kept" ? "asked" : shown, "kept", "skipped", "mass", "mass p5", "error");
     for (const Json& row : rows) {
       const Json& error = row["output_rel_error"];
       fmt::print("{:>5} {:>5} {:>4}  {:>12.5g} {:>8} {:>8} {:>8} {:>8} {:>9}\n", row["step"].get<int>(),
-                 row["layer"].get<int>(), row["head"].get<int>(), row["knob_value"].get<double>(),
-                 percent(row["kept_fraction"]), percent(1.0 - row["kept_fraction"].get<double>()),
-                 percent(row["kept_mass"]), percent(row["kept_mass_p5"]),
+                 row["layer"].get<int>(), row["head"].get<int>(),
+                 shownValue(method, knob, row["knob_value"].get<double>()), percent(row["kept_fraction"]),
+                 percent(1.0 - row["kept_fraction"].get<double>()), percent(row["kept_mass"]),
+                 percent(row["kept_mass_p5"]),
                  error.is_null() ? std::string("no V") : fmt::format("{:.5f}", error.get<double>()));
     }
   }

@@ -166,7 +166,13 @@ class RunCommand final : public Command {
     for (const std::string& warning : warnings) context.warn(warning);
     printTable(report);
     fmt::print("\nmethod {}, resolved:", m_method);
-    for (const auto& [name, value] : report.resolved) fmt::print(" {}={}", name, value);
+    const Method& method = methodById(m_method);
+    for (const auto& [name, value] : report.resolved) {
+      const std::string shown = shownName(method, name);
+      const bool list = value.find(',') != std::string::npos;
+      fmt::print(" {}={}", shown,
+                 shown == name || list ? value : fmt::format("{:g}", shownValue(method, name, std::stod(value))));
+    }
     fmt::print("\n");
     failOnDamaged(report);
     return kOk;
