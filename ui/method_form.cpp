@@ -4,6 +4,7 @@
 #include <QCheckBox>
 #include <QComboBox>
 #include <QGridLayout>
+#include <QHBoxLayout>
 #include <QLabel>
 #include <QLineEdit>
 #include <QStyle>
@@ -124,7 +125,10 @@ void MethodForm::addRow(const ParamSpec& spec, const std::string& defaultValue, 
   row.spec = &spec;
   row.defaultValue = defaultValue;
   row.advanced = advanced;
-  auto* label = new QLabel(labelOf(spec), holder);
+  // Published names are long: they may break after an underscore.
+  QString name = labelOf(spec);
+  auto* label = new QLabel(name.replace(QLatin1Char('_'), QStringLiteral("_\u200B")), holder);
+  label->setWordWrap(true);
   label->setToolTip(tooltipOf(spec, defaultValue));
   label->setMinimumWidth(40);
   label->setSizePolicy(QSizePolicy::Ignored, QSizePolicy::Preferred);
@@ -175,11 +179,17 @@ void MethodForm::addRow(const ParamSpec& spec, const std::string& defaultValue, 
   row.error->setRole(NoteLabel::Role::Error);
   row.error->setObjectName(QStringLiteral("error.%1").arg(text(spec.name)));
   row.error->hide();
-  row.widgets = {label, row.editor, row.reset, row.error};
   const int line = grid->rowCount();
-  grid->addWidget(label, line, 0);
-  grid->addWidget(row.reset, line, 1);
-  grid->addWidget(row.editor, line, 2, Qt::AlignRight);
+  // A row of its own: one wide editor must not squeeze the names of all the others.
+  auto* box = new QWidget(holder);
+  auto* across = new QHBoxLayout(box);
+  across->setContentsMargins(0, 0, 0, 0);
+  across->setSpacing(2);
+  across->addWidget(label, 1);
+  across->addWidget(row.reset);
+  across->addWidget(row.editor);
+  row.widgets = {box, row.error};  // the box owns the rest
+  grid->addWidget(box, line, 0, 1, 3);
   grid->addWidget(row.error, line + 1, 0, 1, 3);
   connect(row.reset, &QToolButton::clicked, this, [this, index] {
     setValue(m_rows[index], m_rows[index].defaultValue);
