@@ -241,7 +241,7 @@ CoClustering coCluster(const PreparedHead& head, const ClusterGeometry& geometry
     own.centroids = std::move(round.means);
     // Profiles once, then compared: what the arithmetic needs. The reference's kernel recomputes profiles per tile.
     const Index dim = head.input().q.cols;
-    const double profile = static_cast<double>(other.centroids.size() / at(dim));
+    const double profile = static_cast<double>(other.centroids.size()) / static_cast<double>(dim);
     own.flops += 2.0 * static_cast<double>(geometry.videoTokens) *
                  (static_cast<double>(dim) * profile + profile * static_cast<double>(own.clusters()));
   };

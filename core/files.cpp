@@ -112,7 +112,7 @@ fs::path xdgDirectory(const char* variable, const char* underHome) {
   }
   std::error_code error;
   if (!base.empty()) {
-    const fs::path directory = base / "sparsight";
+    fs::path directory = base / "sparsight";
     fs::create_directories(directory, error);
     if (!error && ::access(directory.c_str(), W_OK) == 0) return directory;
   }

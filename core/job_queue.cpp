@@ -11,6 +11,7 @@
 #include <mutex>
 #include <new>
 #include <optional>
+#include <ranges>
 #include <thread>
 
 #include "job_eta.h"
@@ -398,8 +399,8 @@ struct JobQueue::Impl : std::enable_shared_from_this<JobQueue::Impl> {
     std::vector<JobStatus> list;
     const std::lock_guard lock(mutex);
     const auto now = Clock::now();
-    for (auto it = jobs.rbegin(); it != jobs.rend(); ++it) {
-      Job& job = *it->second;
+    for (const auto& it : std::ranges::reverse_view(jobs)) {
+      Job& job = *it.second;
       if (!job.spec.userVisible) continue;
       JobStatus status;
       status.id = job.id;

@@ -326,6 +326,7 @@ bool fillLine(Profile& out, const Profile& in, int length, bool hold, const std:
     if (in.at(cellAt(i))) continue;
     const auto after = std::lower_bound(known.begin(), known.end(), i);
     int from = 0;
+    // NOLINTNEXTLINE(bugprone-branch-clone): the first, the hold and the nearest case read better apart
     if (after == known.begin()) {
       from = *after;
     } else if (hold || after == known.end() || i - *(after - 1) <= *after - i) {

@@ -71,7 +71,7 @@ void checkSelector(const char* option, const Selector& selector, const std::vect
   if (text.find(',') == std::string::npos) {
     if (spec.type == ParamType::Bool) return text == "true";
     if (spec.type == ParamType::Int || spec.type == ParamType::Real) {
-      const auto number = nlohmann::ordered_json::parse(text, nullptr, false);
+      auto number = nlohmann::ordered_json::parse(text, nullptr, false);
       if (number.is_number()) return number;
     }
   }
@@ -189,7 +189,7 @@ std::vector<HeadId> selectHeads(const TraceInfo& trace, const HeadSelection& sel
   if (selection.component) {
     std::set<std::string> components;
     for (const CallInfo* call : calls) components.insert(call->component);
-    if (components.count(*selection.component) == 0) {
+    if (!components.contains(*selection.component)) {
       nothingSelected("--component", *selection.component, fmt::format("{}", fmt::join(components, ", ")));
     }
     calls.erase(std::remove_if(calls.begin(), calls.end(),

@@ -220,7 +220,7 @@ void BudgetCurve::paintOverlay(QPainter& painter) {
   for (std::size_t i = 0; i < layers.size(); ++i) {
     const int layer = static_cast<int>(i);
     const QPointF point = pointOf(layer);
-    const bool locked = profile.layerLocked(layer), selected = m_selected.count(layer) > 0;
+    const bool locked = profile.layerLocked(layer), selected = m_selected.contains(layer);
     if (layers[i].count == 0) {  // nothing but holes: a cross on the axis
       painter.setPen(QPen(theme.secondary, 1.5));
       painter.drawLine(point + QPointF(-3, -3), point + QPointF(3, 3));
@@ -365,7 +365,7 @@ void BudgetCurve::mousePressEvent(QMouseEvent* event) {
     return;
   }
   // Ctrl decides on release: a click adds to the selection, a drag snaps.
-  if (m_selected.count(m_pressedLayer) == 0 && !event->modifiers().testFlag(Qt::ControlModifier)) {
+  if (!m_selected.contains(m_pressedLayer) && !event->modifiers().testFlag(Qt::ControlModifier)) {
     setSelectedLayers({m_pressedLayer});
   }
   setCurrentLayer(m_pressedLayer);
@@ -626,7 +626,7 @@ void BudgetCurve::nudge(double delta, int mergeId) {
     targets[layer] = std::clamp(summary.mean + delta, 0.0, 1.0);
   }
   if (targets.empty()) return;
-  const int shown = targets.count(m_current) > 0 ? m_current : targets.begin()->first;
+  const int shown = targets.contains(m_current) ? m_current : targets.begin()->first;
   const double before = m_model.layers()[static_cast<std::size_t>(shown)].mean;
   const budget::LayerEdit made =
       budget::setLayerMeans(m_model.document().current(), targets, m_model.scope(), m_model.spread());

@@ -64,12 +64,12 @@ struct ChartWidget::Impl {
     for (const Tick& tick : spec.ticks) axis->append(tick.label, tick.value);
     axis->setRange(spec.min, spec.max);
   }
-  void attach(QAbstractSeries* added) {
+  void attach(QAbstractSeries* added) const {
     chart->addSeries(added);
     added->attachAxis(x);
     added->attachAxis(y);
   }
-  void clear(QVector<QAbstractSeries*>& list) {
+  void clear(QVector<QAbstractSeries*>& list) const {
     for (QAbstractSeries* old : list) {
       chart->removeSeries(old);
       delete old;

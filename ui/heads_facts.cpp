@@ -58,7 +58,7 @@ void HeadFactsStore::setTrace(std::shared_ptr<const Trace> trace) {
 }
 
 void HeadFactsStore::request(std::vector<HeadId> heads) {
-  std::erase_if(heads, [this](const HeadId& id) { return m_facts.count(id) != 0; });
+  std::erase_if(heads, [this](const HeadId& id) { return m_facts.contains(id); });
   m_wanted = std::move(heads);
   m_next = 0;
   if (m_busy) {
@@ -80,7 +80,7 @@ const HeadFacts* HeadFactsStore::find(const HeadId& id) const {
 }
 
 void HeadFactsStore::startNext() {
-  while (m_next < m_wanted.size() && m_facts.count(m_wanted[m_next]) != 0) ++m_next;
+  while (m_next < m_wanted.size() && m_facts.contains(m_wanted[m_next])) ++m_next;
   if (m_paused || !m_trace || m_next >= m_wanted.size()) {
     m_busy = false;
     Q_EMIT updated();

@@ -239,7 +239,7 @@ void HeadsGrid::paintEvent(QPaintEvent*) {
   }
   const Place current = currentPlace();
   if (current.row >= 0) {
-    QPen pen(theme.accent, hasFocus() ? 2 : 2);
+    QPen pen(theme.accent, 2);
     pen.setJoinStyle(Qt::MiterJoin);
     painter.setPen(pen);
     painter.setBrush(Qt::NoBrush);

@@ -53,7 +53,7 @@ void HeatGrid::applyTheme() {
   update();
 }
 
-Palette HeatGrid::palette_() const {
+Palette HeatGrid::shownPalette() const {
   const bool dark = Theme::current().dark;
   if (m_matrix.diverging) return dark ? Palette::DivergingDark : Palette::Diverging;
   return dark ? Palette::Magma : Palette::Viridis;
@@ -98,7 +98,7 @@ void HeatGrid::rebuildImage() {
   const int across = m_transposed ? m_matrix.rows : m_matrix.columns;
   const int down = m_transposed ? m_matrix.columns : m_matrix.rows;
   m_image = QImage(across, down, QImage::Format_ARGB32_Premultiplied);
-  const auto table = paletteTable(palette_());
+  const auto table = paletteTable(shownPalette());
   for (int y = 0; y < down; ++y) {
     auto* line = reinterpret_cast<QRgb*>(m_image.scanLine(y));
     for (int x = 0; x < across; ++x) {
@@ -213,7 +213,7 @@ void HeatGrid::paintColorBar(QPainter& painter) const {
   const Theme& theme = Theme::current();
   painter.setFont(fonts::secondary());
   const QFontMetricsF metrics(fonts::secondary());
-  const auto table = paletteTable(palette_());
+  const auto table = paletteTable(shownPalette());
   const int height = std::max(1, static_cast<int>(m_bar.height()));
   QImage strip(1, height, QImage::Format_RGB32);
   for (int y = 0; y < height; ++y) {

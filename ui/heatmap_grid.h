@@ -66,7 +66,7 @@ class HeatGrid : public QWidget {
   void rebuildImage();
   void paintAxes(QPainter& painter) const;
   void paintColorBar(QPainter& painter) const;
-  [[nodiscard]] Palette palette_() const;
+  [[nodiscard]] Palette shownPalette() const;
   void hover(int row, int column);
 
   HeatMatrix m_matrix;

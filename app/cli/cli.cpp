@@ -84,7 +84,7 @@ Backend& Context::backend() {
   return *m_backend;
 }
 
-Control Context::control(const std::string& what) {
+Control Context::control(const std::string& what) const {
   Control control;
   control.stop = stopSource().get_token();
   if (quiet) return control;

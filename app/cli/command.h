@@ -40,7 +40,7 @@ class Context {
   [[nodiscard]] Executor& executor();
   [[nodiscard]] Backend& backend();  ///< created on first use
   /// Stop on Ctrl+C; progress as a bar on a terminal, a line per 10 % otherwise, none with --quiet.
-  [[nodiscard]] Control control(const std::string& what);
+  [[nodiscard]] Control control(const std::string& what) const;
   [[nodiscard]] TraceOptions traceOptions() const;
   /// Refuses, before any work starts, an output that is one of the inputs (also through a link), a second output of the
   /// same name, a folder, or a place that cannot be written. `inputs` may hold empty names. Throws Error.

@@ -199,10 +199,10 @@ class AdaSpaMethod final : public Method {
     const int number = head.id.head;
     checkHead(head);
     const Blocks blocks = blocksOf(head, input.params.integer("block_size"), input.params.text("align") == "pad");
-    if (own.pending.count(number) == 0 && searchesAt(input, own)) {
+    if (!own.pending.contains(number) && searchesAt(input, own)) {
       own.pending[number] = search(input, own, backend, control);
     }
-    const bool searched = own.pending.count(number) != 0;
+    const bool searched = own.pending.contains(number);
     if (searched) settle(input, blocks, own, control);
     const Found& found = own.found.at(number);
 

@@ -138,7 +138,7 @@ struct EditJournal::Impl {
   std::filesystem::path file;
   LockedFile handle;
 
-  [[noreturn]] void fail(const char* what) {
+  [[noreturn]] void fail(const char* what) const {
     const int code = errno;
     throw Error(ErrorCode::Io,
                 fmt::format("{}: cannot {} the crash journal: {}; edits are not protected until the next "

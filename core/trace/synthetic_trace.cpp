@@ -41,7 +41,6 @@ const std::vector<std::string> kClassNames{"spatial",   "temporal", "semantic", 
 
 constexpr int kMinHeadDim = 8;
 constexpr int kObjects = 3;
-constexpr int kRegions = 3;  // of the background
 
 // Counter-based random numbers: a value depends on its coordinates only, never on the order or thread of evaluation.
 std::uint64_t mix(std::uint64_t x) noexcept {
@@ -561,7 +560,7 @@ void writeSyntheticTrace(const std::filesystem::path& out, const SynthSpec& spec
 }
 
 std::filesystem::path demoTracePath(Executor& executor, const Control& control) {
-  const auto path = userCacheDir() / fmt::format("demo-{}.h5", kFormatOfDemo);
+  auto path = userCacheDir() / fmt::format("demo-{}.h5", kFormatOfDemo);
   // The file appears under its name only when it is whole, so that its existence is enough. A second process that comes
   // meanwhile writes its own temporary file, and whoever renames last leaves the same bytes.
   std::error_code ignored;

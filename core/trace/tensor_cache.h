@@ -73,7 +73,7 @@ class TensorCache {
   /// Values larger than the whole cache are not kept; the caller's reference keeps them alive.
   void insert(const Key& key, std::shared_ptr<const void> value, Index bytes) {
     const std::lock_guard lock(m_mutex);
-    if (bytes > m_capacity || m_index.count(key) != 0) return;
+    if (bytes > m_capacity || m_index.contains(key)) return;
     m_entries.push_front({key, std::move(value), bytes});
     m_index[key] = m_entries.begin();
     m_bytes += bytes;

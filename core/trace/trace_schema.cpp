@@ -554,7 +554,7 @@ class Parser {
       walk(*group, 1, index + 1);
     } catch (const Error& error) {
       // A part that is no HDF5 file at all is like a missing one; a malformed trace inside is an error like any other.
-      if (m_parts.count(name) != 0) throw;
+      if (m_parts.contains(name)) throw;
       missingPart(data, link.name, error.what());
     }
   }

@@ -113,7 +113,7 @@ struct TraceWriter::Impl {
   }
 
   // Converts slab by slab, checks that the type can hold the values, and keeps the largest magnitude.
-  void writeTensor(h5::Dataset& dataset, Index position, const MatrixView& matrix, float& absmax) {
+  void writeTensor(h5::Dataset& dataset, Index position, const MatrixView& matrix, float& absmax) const {
     const auto cols = static_cast<std::size_t>(matrix.cols);
     const std::size_t item = itemSize(options.dtype);
     const Index slabRows =

@@ -31,7 +31,7 @@ std::string processorName() {
   if (__get_cpuid(0x80000000U, &highest, &r[1], &r[2], &r[3]) != 0 && highest >= 0x80000004U) {
     std::string name;
     for (unsigned leaf = 0x80000002U; leaf <= 0x80000004U; ++leaf) {
-      if (__get_cpuid(leaf, &r[0], &r[1], &r[2], &r[3]) == 0) break;
+      if (__get_cpuid(leaf, r.data(), &r[1], &r[2], &r[3]) == 0) break;
       std::array<char, sizeof r> text{};
       std::memcpy(text.data(), r.data(), sizeof r);
       name.append(text.data(), strnlen(text.data(), text.size()));

@@ -153,6 +153,7 @@ std::vector<std::pair<double, QString>> ColorBar::ticks() const {
       break;
     }
   }
+  // NOLINTNEXTLINE(clang-analyzer-security.FloatLoopCounter): ticks, a handful
   for (double v = std::ceil(m_domain.minimum / step) * step; v <= m_domain.maximum * (1 + 1e-9); v += step) {
     out.emplace_back(v, v < step * 0.5 ? QStringLiteral("0") : QString::number(v, 'g', 2));
   }
