@@ -57,7 +57,10 @@ Index CpuHead::bytes() const noexcept {
 CpuHead::Values CpuHead::values(const Executor& executor, const Control& control) const {
   const MatrixView& v = input().v;
   if (v.data == nullptr) return {};
-  std::call_once(m_valuesOnce, [&] {
+  // A mutex and not std::call_once: packing may be cancelled, and an exception out of call_once hangs the next caller
+  // on some platforms (GCC bug 66146) and under the thread sanitizer.
+  const std::lock_guard lock(m_valuesMutex);
+  if (m_values.data == nullptr) {
     const Index unit = m_simd.valueColumns;
     const Index columns = (v.cols + unit - 1) / unit * unit;
     // An odd number of cache lines per row: the same columns of consecutive rows fall into different L1 sets.
@@ -75,7 +78,7 @@ CpuHead::Values CpuHead::values(const Executor& executor, const Control& control
     m_packedValues = std::move(packed);
     m_valueBytes = m_keyCount * stride * kFloatBytes;
     m_values = {m_packedValues.get(), columns, stride};
-  });
+  }
   return m_values;
 }
 

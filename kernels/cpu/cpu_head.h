@@ -67,7 +67,7 @@ class CpuHead final : public PreparedHead {
   Index m_keyStride = 0;
   Index m_keyBytes = 0;
 
-  mutable std::once_flag m_valuesOnce;
+  mutable std::mutex m_valuesMutex;
   mutable AlignedFloats m_packedValues;
   mutable Values m_values;
   mutable std::atomic<Index> m_valueBytes{0};
