@@ -31,7 +31,7 @@ QString labelOf(const ParamSpec& spec) {
   // "sparsity" means kept in one method and skipped in another: where the unambiguous alias exists, that is the name.
   const bool kept =
       spec.name == "sparsity" && std::find(spec.aliases.begin(), spec.aliases.end(), "kept") != spec.aliases.end();
-  const QString label = kept ? QStringLiteral("kept") : text(spec.name);
+  QString label = kept ? QStringLiteral("kept") : text(spec.name);
   return label;
 }
 

@@ -317,7 +317,7 @@ QString ProfileModel::copyTsv(const QModelIndexList& indexes) const {
       if (c > col0) out += QLatin1Char('\t');
       if (!chosen.contains({r, c})) continue;
       const QModelIndex at = index(r, c);
-      if (c == KeptColumn && m_invalid.count({r, c}) == 0 && m_layers[static_cast<std::size_t>(r)].count > 0) {
+      if (c == KeptColumn && !m_invalid.contains({r, c}) && m_layers[static_cast<std::size_t>(r)].count > 0) {
         // More digits than are shown, so that a round trip through a spreadsheet loses nothing of the mean.
         out += QString::number(m_layers[static_cast<std::size_t>(r)].mean * 100, 'g', 10);
       } else if (c >= KeptColumn && c <= SavedColumn && m_layers[static_cast<std::size_t>(r)].count == 0) {

@@ -222,7 +222,7 @@ std::optional<int> parse(int argc, char** argv, Options& o) {
   o.params = parser.values(QStringLiteral("param"));
   if (!o.params.isEmpty() && o.method.isEmpty()) return fail(kUsage, QStringLiteral("--param needs --method"));
   const auto oneOf = [&](const char* name, const QStringList& words) {
-    const QString given = value(name);
+    QString given = value(name);
     if (isSet(name) && !words.contains(given))
       bad = QStringLiteral("--%1 takes %2, not '%3'").arg(QLatin1String(name), words.join(QStringLiteral(", ")), given);
     return given;
@@ -537,7 +537,7 @@ class Render {
     return all;
   }
 
-  const Options& o;
+  const Options& o;  // NOLINT(readability-identifier-naming): read on every line
   QString m_command, m_problem;
   bool m_demo = false, m_measured = false;
   std::unique_ptr<Session> m_session;  // before what looks at it

@@ -3,6 +3,7 @@
 
 #include <QDateTime>
 #include <QDir>
+#include <QEvent>
 #include <QFileInfo>
 #include <QGridLayout>
 #include <QLabel>
@@ -173,7 +174,7 @@ StartPage::StartPage(Session& session, QWidget* parent) : QWidget(parent), m_ses
   connect(&session, &Session::jobsChanged, this, &StartPage::refreshProgress);
   setFocusProxy(m_demo);
   QEvent style(QEvent::StyleChange);
-  changeEvent(&style);
+  StartPage::changeEvent(&style);
   refreshRecent();
 }
 

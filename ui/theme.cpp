@@ -352,7 +352,9 @@ QString styleSheetOf(const Theme& t) {
 
 double linearChannel(double c) { return c <= 0.03928 ? c / 12.92 : std::pow((c + 0.055) / 1.055, 2.4); }
 double luminance(const QColor& c) {
-  return 0.2126 * linearChannel(c.redF()) + 0.7152 * linearChannel(c.greenF()) + 0.0722 * linearChannel(c.blueF());
+  return 0.2126 * linearChannel(static_cast<double>(c.redF())) +
+         0.7152 * linearChannel(static_cast<double>(c.greenF())) +
+         0.0722 * linearChannel(static_cast<double>(c.blueF()));
 }
 
 }  // namespace
@@ -492,6 +494,7 @@ void paintNoData(QPainter& painter, const QRectF& box, const Theme& theme) {
   // Drawn in absolute coordinates so that the hatch runs on through neighbouring cells.
   constexpr double kStep = 6;
   const double first = std::floor((box.left() + box.top()) / kStep) * kStep;
+  // NOLINTNEXTLINE(clang-analyzer-security.FloatLoopCounter): hatch lines
   for (double d = first; d < box.right() + box.bottom(); d += kStep)
     painter.drawLine(QPointF(d - box.top(), box.top()), QPointF(d - box.bottom(), box.bottom()));
   painter.restore();

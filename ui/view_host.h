@@ -12,6 +12,8 @@
 
 class QVBoxLayout;
 
+class QLabel;
+
 namespace sparsight {
 
 /// One view without a main window, for pictures and the self-test: forwards the session's changes to it, adds a title
@@ -27,7 +29,7 @@ class ViewHost : public QWidget {
  private:
   Session& m_session;
   QWidget* m_titleBar;
-  class QLabel* m_title;
+  QLabel* m_title;
   View* m_view;
 };
 

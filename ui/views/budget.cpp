@@ -156,7 +156,7 @@ BudgetView::BudgetView(Session& shared, QWidget* parent) : View(shared, parent),
   footer->addWidget(m_unsaved, 1);
   layout->addLayout(footer);
   connectAll();
-  sessionChanged(Change::Trace | Change::Selection | Change::Profile | Change::Theme);
+  BudgetView::sessionChanged(Change::Trace | Change::Selection | Change::Profile | Change::Theme);
 }
 
 void BudgetView::buildHeader(QVBoxLayout* layout, QWidget* page) {

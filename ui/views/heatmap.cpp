@@ -115,7 +115,7 @@ HeatmapView::HeatmapView(Session& shared, QWidget* parent) : View(shared, parent
   m_refreshing = true;  // filling the boxes is no choice of the user
   build();
   m_refreshing = false;
-  sessionChanged(Change::Trace | Change::Selection | Change::Profile | Change::Runs | Change::Theme);
+  HeatmapView::sessionChanged(Change::Trace | Change::Selection | Change::Profile | Change::Runs | Change::Theme);
 }
 
 void HeatmapView::build() {
@@ -594,7 +594,7 @@ void HeatmapView::refreshCurves(bool stepOnly) {
 
 QString HeatmapView::describe(int step, int layer, int head) const {
   if (step < 0 || layer < 0) return {};
-  const QString where =
+  QString where =
       head >= 0 ? tr("step index %1 (%2), layer %3, head %4: ").arg(step).arg(ordinal(step + 1)).arg(layer).arg(head)
                 : tr("step index %1 (%2), layer %3, mean over heads: ").arg(step).arg(ordinal(step + 1)).arg(layer);
   double value = 0;

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The attention map of the selected head: the canvas, what it shows it in, and the result of the selected method over
 // it.
+#include <QCoreApplication>
+#include <QEvent>
 #include <QJsonArray>
 #include <QJsonObject>
+#include <QPointer>
 #include <QTimer>
 #include <QVBoxLayout>
 #include <algorithm>
@@ -492,7 +495,7 @@ class MapView : public View {
   void showResult() {
     const auto& map = m_canvas->map();
     const HeadResult result = map ? session().selectedResult() : nullptr;
-    if (!result || result->skippedReason.size() > 0) {
+    if (!result || !result->skippedReason.empty()) {
       m_canvas->setOverlay(nullptr);
       m_canvas->setStrips({});
       m_keptRows.clear();

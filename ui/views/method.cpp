@@ -278,7 +278,7 @@ class MethodView : public View {
     const int index = m_combo->findData(state.value(QStringLiteral("method")).toString());
     if (index >= 0) m_combo->setCurrentIndex(index);
     QStringList assignments;
-    for (const QJsonValue& value : state.value(QStringLiteral("params")).toArray()) assignments << value.toString();
+    for (const auto& value : state.value(QStringLiteral("params")).toArray()) assignments << value.toString();
     m_form->setAssignments(assignments);
     m_warmup->setChecked(state.value(QStringLiteral("warmup")).toBool(m_warmup->isChecked()));
     m_explain->setChecked(state.value(QStringLiteral("explain")).toBool(m_explain->isChecked()));
