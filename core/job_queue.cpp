@@ -11,7 +11,6 @@
 #include <mutex>
 #include <new>
 #include <optional>
-#include <ranges>
 #include <thread>
 
 #include "job_eta.h"
@@ -399,8 +398,8 @@ struct JobQueue::Impl : std::enable_shared_from_this<JobQueue::Impl> {
     std::vector<JobStatus> list;
     const std::lock_guard lock(mutex);
     const auto now = Clock::now();
-    for (const auto& it : std::ranges::reverse_view(jobs)) {
-      Job& job = *it.second;
+    for (auto it = jobs.rbegin(); it != jobs.rend(); ++it) {
+      Job& job = *it->second;
       if (!job.spec.userVisible) continue;
       JobStatus status;
       status.id = job.id;

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <ranges>
 
 #include "profiles/profile_text.h"
 #include "sparsight/core/profile.h"
@@ -42,9 +41,9 @@ ProfileEdit ProfileEdit::inverse() const {
   edit.label = label.starts_with(kUndo) ? label.substr(kUndo.size()) : fmt::format("{}{}", kUndo, label);
   edit.cells.reserve(cells.size());
   // Backwards: a cell that was set twice ends at its first value again.
-  for (const auto& cell : std::ranges::reverse_view(cells)) edit.cells.push_back({cell.cell, cell.after, cell.before});
-  for (const auto& layer : std::ranges::reverse_view(layers)) {
-    edit.layers.push_back({layer.layer, layer.lockedAfter, layer.lockedBefore, layer.noteAfter, layer.noteBefore});
+  for (auto it = cells.rbegin(); it != cells.rend(); ++it) edit.cells.push_back({it->cell, it->after, it->before});
+  for (auto it = layers.rbegin(); it != layers.rend(); ++it) {
+    edit.layers.push_back({it->layer, it->lockedAfter, it->lockedBefore, it->noteAfter, it->noteBefore});
   }
   return edit;
 }
