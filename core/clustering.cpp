@@ -131,21 +131,6 @@ Index clampedClusters(Index asked, Index videoTokens) noexcept {
   return std::min(asked, std::max<Index>(1, videoTokens / 8));
 }
 
-std::map<std::string, std::string, std::less<>> adjustedClusters(const TokenLayout& layout, const ParamSet& params,
-                                                                 const Draws* draws) {
-  std::map<std::string, std::string, std::less<>> values;
-  const Segment* video = layout.video();
-  const auto adjust = [&](const char* name, const std::vector<std::vector<Index>>* drawn) {
-    Index clusters = params.integer(name);
-    if (video != nullptr) clusters = clampedClusters(clusters, video->length);
-    if (drawn != nullptr && !drawn->empty()) clusters = static_cast<Index>(drawn->front().size());
-    values[name] = std::to_string(clusters);
-  };
-  adjust("num_q_centroids", draws != nullptr ? &draws->initQ : nullptr);
-  adjust("num_k_centroids", draws != nullptr ? &draws->initK : nullptr);
-  return values;
-}
-
 std::vector<float> seedCentroids(const MethodInput& input, const ClusterGeometry& geometry, Side side, Index asked,
                                  bool plusPlus, Backend& backend, const Control& control) {
   const MatrixView& matrix = side == Side::Query ? input.head.input.q : input.head.input.k;
@@ -340,6 +325,53 @@ Plan clusteredPlan(std::string_view method, const ClusterGeometry& geometry, con
   describeClusters("q", q, plan);
   describeClusters("k", k, plan);
   return plan;
+}
+
+std::map<std::string, std::string, std::less<>> ClusterMethod::adjusted(const TokenLayout& layout,
+                                                                        const ParamSet& params,
+                                                                        const Draws* draws) const {
+  std::map<std::string, std::string, std::less<>> values;
+  const Segment* video = layout.video();
+  const auto adjust = [&](const char* name, const std::vector<std::vector<Index>>* drawn) {
+    Index clusters = params.integer(name);
+    if (video != nullptr) clusters = clampedClusters(clusters, video->length);
+    if (drawn != nullptr && !drawn->empty()) clusters = static_cast<Index>(drawn->front().size());
+    values[name] = std::to_string(clusters);
+  };
+  adjust("num_q_centroids", draws != nullptr ? &draws->initQ : nullptr);
+  adjust("num_k_centroids", draws != nullptr ? &draws->initK : nullptr);
+  return values;
+}
+
+ParamSpec ClusterMethod::queryClusters(std::string defaultValue, std::string_view scripts) {
+  return ParamSpec::integer("num_q_centroids", std::move(defaultValue), 1, 65536, "clusters",
+                            "Query clusters. At most an eighth of the video tokens.",
+                            fmt::format("--num_q_centroids in {}", scripts))
+      .withAliases({"qc"});
+}
+
+ParamSpec ClusterMethod::keyClusters(std::string defaultValue) {
+  return ParamSpec::integer("num_k_centroids", std::move(defaultValue), 1, 65536, "clusters",
+                            "Key clusters. At most an eighth of the video tokens.", "--num_k_centroids")
+      .withAliases({"kc"});
+}
+
+ClusterMethod::Seeds ClusterMethod::seedBoth(const MethodInput& input, const ClusterGeometry& geometry, bool plusPlus,
+                                             Backend& backend, const Control& control) {
+  Seeds seeds;
+  const auto seed = [&](std::string_view name, Side side) {
+    const Index asked = input.params.integer(name);
+    std::vector<float> centroids = seedCentroids(input, geometry, side, asked, plusPlus, backend, control);
+    const Index used = static_cast<Index>(centroids.size()) / input.head.input.q.cols;
+    if (used < asked && used == clampedClusters(asked, geometry.videoTokens)) {
+      seeds.warnings.push_back(fmt::format("{} {} clamped to {}, an eighth of the {} video tokens", name, asked, used,
+                                           geometry.videoTokens));
+    }
+    return centroids;
+  };
+  seeds.q = seed("num_q_centroids", Side::Query);
+  seeds.k = seed("num_k_centroids", Side::Key);
+  return seeds;
 }
 
 }  // namespace sparsight

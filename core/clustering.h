@@ -2,6 +2,8 @@
 #pragma once
 
 #include <functional>
+#include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,10 +25,42 @@ struct ClusterGeometry {
 
 /// Clusters used for `asked`: at most an eighth of the tokens.
 [[nodiscard]] Index clampedClusters(Index asked, Index videoTokens) noexcept;
-/// Method::adjusted for methods with num_q_centroids and num_k_centroids.
-[[nodiscard]] std::map<std::string, std::string, std::less<>> adjustedClusters(const TokenLayout& layout,
-                                                                               const ParamSet& params,
-                                                                               const Draws* draws);
+/// What the methods that cluster both sides share: parameters num_q_centroids and num_k_centroids (an eighth of the
+/// video tokens at most), min_kc_ratio, share_branches, and top_p_kmeans, which moves the budget.
+class ClusterMethod : public Method {
+ public:
+  [[nodiscard]] std::optional<Knob> knob() const override { return Knob{"top_p_kmeans"}; }
+  [[nodiscard]] bool sharesBranches(const ParamSet& params) const override { return params.flag("share_branches"); }
+  [[nodiscard]] std::map<std::string, std::string, std::less<>> adjusted(const TokenLayout& layout,
+                                                                         const ParamSet& params,
+                                                                         const Draws* draws) const override;
+
+ protected:
+  /// num_q_centroids and num_k_centroids; `scripts` names the launch scripts that give the defaults.
+  [[nodiscard]] static ParamSpec queryClusters(std::string defaultValue, std::string_view scripts);
+  [[nodiscard]] static ParamSpec keyClusters(std::string defaultValue);
+
+  struct Seeds {
+    std::vector<float> q, k;            ///< [K, D] each
+    std::vector<std::string> warnings;  ///< of clamped counts
+  };
+  /// Seeds of both sides from the draws or at random; plusPlus as in seedCentroids.
+  [[nodiscard]] static Seeds seedBoth(const MethodInput& input, const ClusterGeometry& geometry, bool plusPlus,
+                                      Backend& backend, const Control& control);
+};
+
+/// What such a method keeps per head of a layer.
+template <class Entry>
+class HeadStore final : public MethodState {
+ public:
+  /// nullptr: no store, or nothing kept for that head.
+  [[nodiscard]] static Entry* find(HeadStore* store, int head) {
+    if (store == nullptr) return nullptr;
+    const auto found = store->heads.find(head);
+    return found == store->heads.end() ? nullptr : &found->second;
+  }
+  std::map<int, Entry> heads;
+};
 
 /// The tokens of one side as they are clustered, and what came of it.
 struct Clustering {

@@ -78,50 +78,22 @@ ModelRule resolveModelRule(std::string_view asked, std::string_view family, cons
 std::vector<ParamSpec> withCommonParams(std::vector<ParamSpec> own, std::vector<std::string> variants) {
   const std::string first = variants.front();
   std::vector<ParamSpec> specs{
-      {"variant",
-       {},
-       ParamType::Choice,
-       first,
-       "",
-       0,
-       0,
-       std::move(variants),
-       "Whose rules: reference = the method's own repository, paper = as printed, sparsevideo = the export runtime.",
-       "the method's repository and paper, SparseVideo",
-       false},
-      {"model_rule",
-       {},
-       ParamType::Choice,
-       "auto",
-       "",
-       0,
-       0,
-       {"auto", "wan", "hunyuan", "cogvideox"},
-       "Whose mask and warm-up rules: auto goes by the trace's model family, else by where the text tokens lie.",
-       "svg/models/{wan,hyvideo,cog,cosmos}/utils.py",
-       false},
-      {"first_times_fp",
-       {},
-       ParamType::Real,
-       "0.2",
-       "fraction of denoising steps",
-       0,
-       1,
-       {},
-       "Warm-up: the first steps stay dense. Floor of fraction times steps (CogVideoX: timestep above 1000 (1 - it)).",
-       "*_inference.py, --first_times_fp",
-       false},
-      {"first_layers_fp",
-       {},
-       ParamType::Real,
-       "0.03",
-       "fraction of layers",
-       0,
-       1,
-       {},
-       "Warm-up: the first layers stay dense. Floor of fraction times layers; sparsevideo: at least one when above 0.",
-       "*_inference.py, --first_layers_fp",
-       false}};
+      ParamSpec::choice(
+          "variant", first, std::move(variants),
+          "Whose rules: reference = the method's own repository, paper = as printed, sparsevideo = the export runtime.",
+          "the method's repository and paper, SparseVideo"),
+      ParamSpec::choice(
+          "model_rule", "auto", {"auto", "wan", "hunyuan", "cogvideox"},
+          "Whose mask and warm-up rules: auto goes by the trace's model family, else by where the text tokens lie.",
+          "svg/models/{wan,hyvideo,cog,cosmos}/utils.py"),
+      ParamSpec::real("first_times_fp", "0.2", 0, 1, "fraction of denoising steps",
+                      "Warm-up: the first steps stay dense. Floor of fraction times steps (CogVideoX: timestep above "
+                      "1000 (1 - it)).",
+                      "*_inference.py, --first_times_fp"),
+      ParamSpec::real("first_layers_fp", "0.03", 0, 1, "fraction of layers",
+                      "Warm-up: the first layers stay dense. Floor of fraction times layers; sparsevideo: at least one "
+                      "when above 0.",
+                      "*_inference.py, --first_layers_fp")};
   specs.insert(specs.end(), std::make_move_iterator(own.begin()), std::make_move_iterator(own.end()));
   return specs;
 }

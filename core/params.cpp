@@ -136,6 +136,86 @@ void checkNumber(const ParamSpec& spec, std::string_view item, std::string_view 
 
 }  // namespace
 
+namespace {
+
+ParamSpec describe(ParamType type, std::string name, std::string defaultValue, std::string unit, std::string meaning,
+                   std::string source) {
+  ParamSpec spec;
+  spec.type = type;
+  spec.name = std::move(name);
+  spec.defaultValue = std::move(defaultValue);
+  spec.unit = std::move(unit);
+  spec.meaning = std::move(meaning);
+  spec.source = std::move(source);
+  return spec;
+}
+
+ParamSpec describeNumber(ParamType type, std::string name, std::string defaultValue, double minimum, double maximum,
+                         std::string unit, std::string meaning, std::string source) {
+  ParamSpec spec =
+      describe(type, std::move(name), std::move(defaultValue), std::move(unit), std::move(meaning), std::move(source));
+  spec.minimum = minimum;
+  spec.maximum = maximum;
+  return spec;
+}
+
+}  // namespace
+
+ParamSpec ParamSpec::integer(std::string name, std::string defaultValue, double minimum, double maximum,
+                             std::string unit, std::string meaning, std::string source) {
+  return describeNumber(ParamType::Int, std::move(name), std::move(defaultValue), minimum, maximum, std::move(unit),
+                        std::move(meaning), std::move(source));
+}
+
+ParamSpec ParamSpec::real(std::string name, std::string defaultValue, double minimum, double maximum, std::string unit,
+                          std::string meaning, std::string source) {
+  return describeNumber(ParamType::Real, std::move(name), std::move(defaultValue), minimum, maximum, std::move(unit),
+                        std::move(meaning), std::move(source));
+}
+
+ParamSpec ParamSpec::integers(std::string name, std::string defaultValue, double minimum, double maximum,
+                              std::string unit, std::string meaning, std::string source) {
+  return describeNumber(ParamType::IntList, std::move(name), std::move(defaultValue), minimum, maximum, std::move(unit),
+                        std::move(meaning), std::move(source));
+}
+
+ParamSpec ParamSpec::choice(std::string name, std::string defaultValue, std::vector<std::string> choices,
+                            std::string meaning, std::string source) {
+  return describe(ParamType::Choice, std::move(name), std::move(defaultValue), {}, std::move(meaning),
+                  std::move(source))
+      .orWords(std::move(choices));
+}
+
+ParamSpec ParamSpec::boolean(std::string name, std::string defaultValue, std::string meaning, std::string source) {
+  return describe(ParamType::Bool, std::move(name), std::move(defaultValue), {}, std::move(meaning), std::move(source));
+}
+
+ParamSpec ParamSpec::freeText(std::string name, std::string defaultValue, std::string unit, std::string meaning,
+                              std::string source) {
+  return describe(ParamType::Text, std::move(name), std::move(defaultValue), std::move(unit), std::move(meaning),
+                  std::move(source));
+}
+
+ParamSpec ParamSpec::withAliases(std::vector<std::string> names) && {
+  aliases = std::move(names);
+  return std::move(*this);
+}
+
+ParamSpec ParamSpec::withComplement(std::string other) && {
+  complement = std::move(other);
+  return std::move(*this);
+}
+
+ParamSpec ParamSpec::orWords(std::vector<std::string> words) && {
+  choices = std::move(words);
+  return std::move(*this);
+}
+
+ParamSpec ParamSpec::listedPerHead() && {
+  perHead = true;
+  return std::move(*this);
+}
+
 ParamSet ParamSet::parse(std::span<const ParamSpec> specs, const std::vector<std::string>& assignments) {
   ParamSet set;
   for (const ParamSpec& spec : specs) set.m_defaults[spec.name] = spec.defaultValue;

@@ -86,28 +86,13 @@ class OracleTokenMethod final : public Method {
   }
 
   std::vector<ParamSpec> m_params = withCommonParams({
-      {"kept",
-       {},
-       ParamType::Real,
-       "0.25",
-       "fraction of query-key pairs kept",
-       0,
-       1,
-       {},
-       "Share of the valid pairs to keep; at least one key per row (row) or one pair (global).",
-       "definition",
-       false},
-      {"scope",
-       {},
-       ParamType::Choice,
-       "global",
-       "",
-       0,
-       0,
-       {"global", "row"},
-       "global: the most probable pairs of the whole head (rows may starve); row: the same share in every row.",
-       "definition",
-       false},
+      ParamSpec::real("kept", "0.25", 0, 1, "fraction of query-key pairs kept",
+                      "Share of the valid pairs to keep; at least one key per row (row) or one pair (global).",
+                      "definition"),
+      ParamSpec::choice(
+          "scope", "global", {"global", "row"},
+          "global: the most probable pairs of the whole head (rows may starve); row: the same share in every row.",
+          "definition"),
   });
 };
 

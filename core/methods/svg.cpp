@@ -310,52 +310,24 @@ class SvgMethod final : public Method {
   }
 
   std::vector<ParamSpec> m_params = withCommonParams({
-      {"sparsity",
-       {"kept"},
-       ParamType::Real,
-       "0.3",
-       "fraction of query-key pairs kept",
-       0,
-       1,
-       {},
-       "Kept fraction that the band is sized for. Despite the published name a larger value keeps more; the kept "
-       "fraction reached differs by rounding to 128 tokens and by the first-frame columns (wan).",
-       "--sparsity, sparsity_to_width in svg/models/*/utils.py",
-       false},
-      {"num_sampled_rows",
-       {},
-       ParamType::Int,
-       "64",
-       "rows",
-       1,
-       1e9,
-       {},
-       "Query rows drawn, uniformly with replacement, to compare the two profiling masks with full attention.",
-       "--num_sampled_rows, sample_mse in svg/models/*/attention.py",
-       false},
-      {"sample_mse_max_row",
-       {},
-       ParamType::Int,
-       "10000",
-       "tokens",
-       1,
-       1e9,
-       {},
-       "Rows are drawn below this token (and below the number of tokens), so long videos are judged by their first "
-       "frames.",
-       "--sample_mse_max_row",
-       false},
-      {"force_class",
-       {},
-       ParamType::Choice,
-       "none",
-       "",
-       0,
-       0,
-       {"none", "spatial", "temporal"},
-       "Skips profiling and takes this class for every head.",
-       "not in the reference: for what-if comparisons",
-       false},
+      ParamSpec::real(
+          "sparsity", "0.3", 0, 1, "fraction of query-key pairs kept",
+          "Kept fraction that the band is sized for. Despite the published name a larger value keeps more; the kept "
+          "fraction reached differs by rounding to 128 tokens and by the first-frame columns (wan).",
+          "--sparsity, sparsity_to_width in svg/models/*/utils.py")
+          .withAliases({"kept"}),
+      ParamSpec::integer(
+          "num_sampled_rows", "64", 1, 1e9, "rows",
+          "Query rows drawn, uniformly with replacement, to compare the two profiling masks with full attention.",
+          "--num_sampled_rows, sample_mse in svg/models/*/attention.py"),
+      ParamSpec::integer(
+          "sample_mse_max_row", "10000", 1, 1e9, "tokens",
+          "Rows are drawn below this token (and below the number of tokens), so long videos are judged by their first "
+          "frames.",
+          "--sample_mse_max_row"),
+      ParamSpec::choice("force_class", "none", {"none", "spatial", "temporal"},
+                        "Skips profiling and takes this class for every head.",
+                        "not in the reference: for what-if comparisons"),
   });
 };
 

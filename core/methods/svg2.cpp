@@ -12,16 +12,13 @@ namespace sparsight {
 namespace {
 
 // The centroid store of a layer: the reference's attributes on the attention processor.
-class Svg2State final : public MethodState {
- public:
-  struct Entry {
-    std::vector<float> q, k;
-    int step = 0;
-  };
-  std::map<int, Entry> heads;
+struct Centroids {
+  std::vector<float> q, k;
+  int step = 0;
 };
+using Svg2State = HeadStore<Centroids>;
 
-class Svg2Method final : public Method {
+class Svg2Method final : public ClusterMethod {
  public:
   [[nodiscard]] std::string_view id() const noexcept override { return "svg2"; }
   [[nodiscard]] std::string_view title() const noexcept override { return "SVG2"; }
@@ -30,14 +27,7 @@ class Svg2Method final : public Method {
            "on centroid scores.";
   }
   [[nodiscard]] std::span<const ParamSpec> params() const noexcept override { return m_params; }
-  [[nodiscard]] std::optional<Knob> knob() const override { return Knob{"top_p_kmeans"}; }
   [[nodiscard]] std::unique_ptr<MethodState> newState() const override { return std::make_unique<Svg2State>(); }
-  [[nodiscard]] bool sharesBranches(const ParamSet& params) const override { return params.flag("share_branches"); }
-  [[nodiscard]] std::map<std::string, std::string, std::less<>> adjusted(const TokenLayout& layout,
-                                                                         const ParamSet& params,
-                                                                         const Draws* draws) const override {
-    return adjustedClusters(layout, params, draws);
-  }
 
   [[nodiscard]] std::map<std::string, std::string, std::less<>> defaultsFor(const TraceInfo& trace,
                                                                             const ParamSet& given) const override {
@@ -103,11 +93,7 @@ class Svg2Method final : public Method {
     options.distance = distance == "cosine" ? Distance::Cosine : distance == "dot" ? Distance::Dot : Distance::Euclid;
     options.returnMovedOnStop = params.text("variant") == "sparsevideo";
     const int step = input.head.id.call.step;
-    Svg2State::Entry* stored = nullptr;
-    if (state != nullptr) {
-      if (const auto found = state->heads.find(input.head.id.head); found != state->heads.end())
-        stored = &found->second;
-    }
+    Centroids* stored = Svg2State::find(state, input.head.id.head);
     std::vector<float> q, k;
     if (stored != nullptr) {
       result.startedFrom = stored->step;
@@ -122,17 +108,10 @@ class Svg2Method final : public Method {
       }
     } else {
       options.iterations = params.integer("kmeans_iter_init");
-      const bool plusPlus = params.text("init") == "kmeans++";
-      for (const auto& [name, side, out] :
-           {std::tuple{"num_q_centroids", Side::Query, &q}, std::tuple{"num_k_centroids", Side::Key, &k}}) {
-        const Index asked = params.integer(name);
-        *out = seedCentroids(input, geometry, side, asked, plusPlus, backend, control);
-        const Index used = static_cast<Index>(out->size()) / input.head.input.q.cols;
-        if (used < asked && used == clampedClusters(asked, geometry.videoTokens)) {
-          result.warnings.push_back(fmt::format("{} {} clamped to {}, an eighth of the {} video tokens", name, asked,
-                                                used, geometry.videoTokens));
-        }
-      }
+      Seeds seeds = seedBoth(input, geometry, params.text("init") == "kmeans++", backend, control);
+      q = std::move(seeds.q);
+      k = std::move(seeds.k);
+      result.warnings = std::move(seeds.warnings);
     }
     if (options.iterations == 0) {
       result.warnings.emplace_back(
@@ -149,120 +128,45 @@ class Svg2Method final : public Method {
 
   std::vector<ParamSpec> m_params = withCommonParams(
       {
-          {"num_q_centroids",
-           {"qc"},
-           ParamType::Int,
-           "300",
-           "clusters",
-           1,
-           65536,
-           {},
-           "Query clusters. At most an eighth of the video tokens.",
-           "--num_q_centroids in *_sap.sh",
-           false},
-          {"num_k_centroids",
-           {"kc"},
-           ParamType::Int,
-           "1000",
-           "clusters",
-           1,
-           65536,
-           {},
-           "Key clusters. At most an eighth of the video tokens.",
-           "--num_k_centroids",
-           false},
-          {"top_p_kmeans",
-           {"top_p"},
-           ParamType::Real,
-           "0.9",
-           "estimated probability mass",
-           0,
-           1,
-           {},
-           "Every query cluster keeps its most probable key clusters up to and including the one that crosses this "
-           "estimated mass.",
-           "--top_p_kmeans, identify_dynamic_map; paper Eq. 1-2",
-           false},
-          {"min_kc_ratio",
-           {},
-           ParamType::Real,
-           "0.1",
-           "fraction of key clusters",
-           0,
-           1,
-           {},
-           "Lower bound: at least floor(this x key clusters) are kept per query cluster, counted in clusters, not "
-           "tokens.",
-           "--min_kc_ratio",
-           true},
-          {"kmeans_iter_init",
-           {"kmeans_iter"},
-           ParamType::Int,
-           "50",
-           "iterations",
-           0,
-           10000,
-           {},
-           "k-means iterations of a layer's first clustering.",
-           "--kmeans_iter_init",
-           false},
-          {"kmeans_iter_step",
-           {"kmeans_iter"},
-           ParamType::Int,
-           "2",
-           "iterations",
-           0,
-           10000,
-           {},
-           "k-means iterations of every later step, started from the stored centroids.",
-           "--kmeans_iter_step",
-           false},
-          {"distance",
-           {},
-           ParamType::Choice,
-           "euclid",
-           "",
-           0,
-           0,
-           {"euclid", "cosine", "dot"},
-           "What nearest means. euclid is what every model path calls; cosine and dot are extras for comparison.",
-           "kmeans_utils.py",
-           false},
-          {"init",
-           {},
-           ParamType::Choice,
-           "random",
-           "",
-           0,
-           0,
-           {"random", "kmeans++"},
-           "Seeds: random tokens with replacement (the reference), or k-means++ (an extra for comparison).",
-           "batch_kmeans_Euclid",
-           false},
-          {"share_branches",
-           {},
-           ParamType::Bool,
-           "true",
-           "",
-           0,
-           0,
-           {},
-           "Guidance branches share a layer's centroids: cond starts, uncond goes on from there. Has an effect when "
-           "all branches are run (--branch all).",
-           "centroid cache in svg/models/*/attention.py",
-           false},
-          {"zero_step_kmeans_init",
-           {},
-           ParamType::Bool,
-           "false",
-           "",
-           0,
-           0,
-           {},
-           "Clusters on the dense warm-up steps, too, so that the centroids are older at the first sparse step. Has "
-           "an effect with warm-up on.",
-           "--zero_step_kmeans_init",
-           false},
+          queryClusters("300", "*_sap.sh"),
+          keyClusters("1000"),
+          ParamSpec::real(
+              "top_p_kmeans", "0.9", 0, 1, "estimated probability mass",
+              "Every query cluster keeps its most probable key clusters up to and including the one that crosses this "
+              "estimated mass.",
+              "--top_p_kmeans, identify_dynamic_map; paper Eq. 1-2")
+              .withAliases({"top_p"}),
+          ParamSpec::real(
+              "min_kc_ratio", "0.1", 0, 1, "fraction of key clusters",
+              "Lower bound: at least floor(this x key clusters) are kept per query cluster, counted in clusters, not "
+              "tokens.",
+              "--min_kc_ratio")
+              .listedPerHead(),
+          ParamSpec::integer("kmeans_iter_init", "50", 0, 10000, "iterations",
+                             "k-means iterations of a layer's first clustering.", "--kmeans_iter_init")
+              .withAliases({"kmeans_iter"}),
+          ParamSpec::integer("kmeans_iter_step", "2", 0, 10000, "iterations",
+                             "k-means iterations of every later step, started from the stored centroids.",
+                             "--kmeans_iter_step")
+              .withAliases({"kmeans_iter"}),
+          ParamSpec::choice(
+              "distance", "euclid", {"euclid", "cosine", "dot"},
+              "What nearest means. euclid is what every model path calls; cosine and dot are extras for comparison.",
+              "kmeans_utils.py"),
+          ParamSpec::choice(
+              "init", "random", {"random", "kmeans++"},
+              "Seeds: random tokens with replacement (the reference), or k-means++ (an extra for comparison).",
+              "batch_kmeans_Euclid"),
+          ParamSpec::boolean(
+              "share_branches", "true",
+              "Guidance branches share a layer's centroids: cond starts, uncond goes on from there. Has an effect when "
+              "all branches are run (--branch all).",
+              "centroid cache in svg/models/*/attention.py"),
+          ParamSpec::boolean(
+              "zero_step_kmeans_init", "false",
+              "Clusters on the dense warm-up steps, too, so that the centroids are older at the first sparse step. Has "
+              "an effect with warm-up on.",
+              "--zero_step_kmeans_init"),
       },
       {"reference", "paper", "sparsevideo"});
 };

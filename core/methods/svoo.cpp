@@ -3,8 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
-#include <tuple>
 
 #include "clustering.h"
 #include "sparsight/core/method.h"
@@ -17,15 +15,12 @@ namespace {
 constexpr double kPaperTheta = 0.1;
 
 // The clustering cache of a layer's attention processor.
-class SvooState final : public MethodState {
- public:
-  struct Entry {
-    CoClustering clusters;
-    int step = 0;          ///< that clustered
-    int scheduledFor = 0;  ///< the step of the schedule it stands for
-  };
-  std::map<int, Entry> heads;
+struct CachedClusters {
+  CoClustering clusters;
+  int step = 0;          ///< that clustered
+  int scheduledFor = 0;  ///< the step of the schedule it stands for
 };
+using SvooState = HeadStore<CachedClusters>;
 
 // What the floor of a head is made of.
 struct Floor {
@@ -34,7 +29,7 @@ struct Floor {
   std::optional<std::string> warning;
 };
 
-class SvooMethod final : public Method {
+class SvooMethod final : public ClusterMethod {
  public:
   [[nodiscard]] std::string_view id() const noexcept override { return "svoo"; }
   [[nodiscard]] std::string_view title() const noexcept override { return "SVOO"; }
@@ -43,14 +38,7 @@ class SvooMethod final : public Method {
            "offline profile gives per step, layer and head.";
   }
   [[nodiscard]] std::span<const ParamSpec> params() const noexcept override { return m_params; }
-  [[nodiscard]] std::optional<Knob> knob() const override { return Knob{"top_p_kmeans"}; }
   [[nodiscard]] std::unique_ptr<MethodState> newState() const override { return std::make_unique<SvooState>(); }
-  [[nodiscard]] bool sharesBranches(const ParamSet& params) const override { return params.flag("share_branches"); }
-  [[nodiscard]] std::map<std::string, std::string, std::less<>> adjusted(const TokenLayout& layout,
-                                                                         const ParamSet& params,
-                                                                         const Draws* draws) const override {
-    return adjustedClusters(layout, params, draws);
-  }
 
   [[nodiscard]] std::map<std::string, std::string, std::less<>> defaultsFor(const TraceInfo& trace,
                                                                             const ParamSet& given) const override {
@@ -77,7 +65,7 @@ class SvooMethod final : public Method {
     const ClusterGeometry geometry = clusterGeometry(input, "svoo");
     const bool paper = input.params.text("variant") == "paper";
     const Index dim = input.head.input.q.cols;
-    SvooState::Entry own;
+    CachedClusters own;
     std::vector<std::string> warnings;
     const auto [entry, fresh] =
         clustersOf(input, geometry, static_cast<SvooState*>(state), own, warnings, backend, control);
@@ -156,20 +144,16 @@ class SvooMethod final : public Method {
   }
 
   struct Use {
-    const SvooState::Entry* entry;
+    const CachedClusters* entry;
     bool fresh;
   };
 
   static Use clustersOf(const MethodInput& input, const ClusterGeometry& geometry, SvooState* state,
-                        SvooState::Entry& own, std::vector<std::string>& warnings, Backend& backend,
+                        CachedClusters& own, std::vector<std::string>& warnings, Backend& backend,
                         const Control& control) {
     const int step = input.head.id.call.step;
     const int scheduled = scheduledStep(input.params, step);
-    SvooState::Entry* stored = nullptr;
-    if (state != nullptr) {
-      if (const auto found = state->heads.find(input.head.id.head); found != state->heads.end())
-        stored = &found->second;
-    }
+    const CachedClusters* stored = SvooState::find(state, input.head.id.head);
     const Index interval = intervalOf(input.params);
     bool again = stored == nullptr;
     if (!again && input.params.text("variant") == "sparsevideo") {
@@ -179,19 +163,11 @@ class SvooMethod final : public Method {
     }
     if (!again) return {stored, false};
 
-    std::vector<float> q, k;
-    for (const auto& [name, side, out] :
-         {std::tuple{"num_q_centroids", Side::Query, &q}, std::tuple{"num_k_centroids", Side::Key, &k}}) {
-      const Index asked = input.params.integer(name);
-      *out = seedCentroids(input, geometry, side, asked, false, backend, control);
-      const Index used = static_cast<Index>(out->size()) / input.head.input.q.cols;
-      if (used < asked && used == clampedClusters(asked, geometry.videoTokens)) {
-        warnings.push_back(fmt::format("{} {} clamped to {}, an eighth of the {} video tokens", name, asked, used,
-                                       geometry.videoTokens));
-      }
-    }
+    Seeds seeds = seedBoth(input, geometry, false, backend, control);
+    warnings.insert(warnings.end(), seeds.warnings.begin(), seeds.warnings.end());
     const Index rounds = input.params.integer(stored == nullptr ? "kmeans_iter_init" : "kmeans_iter_step");
-    own.clusters = coCluster(input.prepared, geometry, std::move(q), std::move(k), rounds, backend, control);
+    own.clusters =
+        coCluster(input.prepared, geometry, std::move(seeds.q), std::move(seeds.k), rounds, backend, control);
     own.step = step;
     own.scheduledFor = scheduled;
     if (scheduled != step && input.params.text("variant") != "sparsevideo") {
@@ -201,7 +177,7 @@ class SvooMethod final : public Method {
                       scheduled, step));
     }
     if (state == nullptr) return {&own, true};
-    SvooState::Entry& kept = state->heads[input.head.id.head];
+    CachedClusters& kept = state->heads[input.head.id.head];
     kept = std::move(own);
     return {&kept, true};
   }
@@ -222,144 +198,56 @@ class SvooMethod final : public Method {
 
   std::vector<ParamSpec> m_params = withCommonParams(
       {
-          {"num_q_centroids",
-           {"qc"},
-           ParamType::Int,
-           "256",
-           "clusters",
-           1,
-           65536,
-           {},
-           "Query clusters. At most an eighth of the video tokens.",
-           "--num_q_centroids in *_svoo.sh",
-           false},
-          {"num_k_centroids",
-           {"kc"},
-           ParamType::Int,
-           "1024",
-           "clusters",
-           1,
-           65536,
-           {},
-           "Key clusters. At most an eighth of the video tokens.",
-           "--num_k_centroids",
-           false},
-          {"top_p_kmeans",
-           {"top_p"},
-           ParamType::Real,
-           "0.9",
-           "estimated probability mass",
-           0,
-           1,
-           {},
-           "Every query cluster keeps its most probable key clusters up to and including the one that crosses this "
-           "estimated mass; 1 keeps everything.",
-           "--top_p_kmeans, identify_dynamic_map in svoo/co_clustering.py",
-           false},
-          {"kmeans_iter_init",
-           {"kmeans_iter"},
-           ParamType::Int,
-           "2",
-           "rounds",
-           1,
-           10000,
-           {},
-           "Rounds (keys, then queries) of a layer's first clustering, from random tokens.",
-           "--kmeans_iter_init",
-           false},
-          {"kmeans_iter_step",
-           {"kmeans_iter"},
-           ParamType::Int,
-           "2",
-           "rounds",
-           1,
-           10000,
-           {},
-           "Rounds of later clusterings; also from random tokens: SVOO has no warm start.",
-           "--kmeans_iter_step",
-           false},
-          {"sparsity_csv_path",
-           {"profile"},
-           ParamType::Text,
-           "none",
-           "file",
-           0,
-           0,
-           {},
-           "Profile with a kept floor per step, layer and head (SVOO's CSV or this program's JSON); none: "
-           "min_kc_ratio.",
-           "--sparsity_csv_path",
-           false},
-          {"min_kc_ratio",
-           {},
-           ParamType::Real,
-           "0.1",
-           "fraction of key clusters",
-           0,
-           1,
-           {},
-           "Floor without a profile, or where it has a hole in the layer; not clipped. Counted in clusters, not "
-           "tokens.",
-           "--min_kc_ratio",
-           true},
-          {"dynamic_min_kc_ratio_min",
-           {},
-           ParamType::Real,
-           "0.05",
-           "fraction of key clusters",
-           0,
-           1,
-           {"none"},
-           "Profile values are raised to this first; none: not.",
-           "--dynamic_min_kc_ratio_min",
-           false},
-          {"dynamic_min_kc_ratio_max",
-           {},
-           ParamType::Real,
-           "0.1",
-           "fraction of key clusters",
-           0,
-           1,
-           {"none"},
-           "Then lowered to this, which wins where the two cross; none: not.",
-           "--dynamic_min_kc_ratio_max",
-           false},
-          {"start_reuse_step",
-           {},
-           ParamType::Int,
-           "10",
-           "denoising step index",
-           0,
-           100000,
-           {"none"},
-           "Clusters are kept from this 0-based step on (step index 10 = 11th step, which clusters once more); none: "
-           "every step clusters.",
-           "--start_reuse_step (1-based there)",
-           false},
-          {"reuse_interval",
-           {},
-           ParamType::Int,
-           "20",
-           "denoising steps",
-           0,
-           100000,
-           {"none"},
-           "Steps between clusterings once they are reused; 0 or none: never again. Labels and centroids are both "
-           "frozen between.",
-           "--reuse_interval",
-           false},
-          {"share_branches",
-           {},
-           ParamType::Bool,
-           "true",
-           "",
-           0,
-           0,
-           {},
-           "Guidance branches share a layer's cache: where both cluster, the later one (uncond) stays. Has an effect "
-           "when all branches are run (--branch all).",
-           "kmeans_clustering in models/*/attention.py",
-           false},
+          queryClusters("256", "*_svoo.sh"),
+          keyClusters("1024"),
+          ParamSpec::real(
+              "top_p_kmeans", "0.9", 0, 1, "estimated probability mass",
+              "Every query cluster keeps its most probable key clusters up to and including the one that crosses this "
+              "estimated mass; 1 keeps everything.",
+              "--top_p_kmeans, identify_dynamic_map in svoo/co_clustering.py")
+              .withAliases({"top_p"}),
+          ParamSpec::integer("kmeans_iter_init", "2", 1, 10000, "rounds",
+                             "Rounds (keys, then queries) of a layer's first clustering, from random tokens.",
+                             "--kmeans_iter_init")
+              .withAliases({"kmeans_iter"}),
+          ParamSpec::integer("kmeans_iter_step", "2", 1, 10000, "rounds",
+                             "Rounds of later clusterings; also from random tokens: SVOO has no warm start.",
+                             "--kmeans_iter_step")
+              .withAliases({"kmeans_iter"}),
+          ParamSpec::freeText(
+              "sparsity_csv_path", "none", "file",
+              "Profile with a kept floor per step, layer and head (SVOO's CSV or this program's JSON); none: "
+              "min_kc_ratio.",
+              "--sparsity_csv_path")
+              .withAliases({"profile"}),
+          ParamSpec::real(
+              "min_kc_ratio", "0.1", 0, 1, "fraction of key clusters",
+              "Floor without a profile, or where it has a hole in the layer; not clipped. Counted in clusters, not "
+              "tokens.",
+              "--min_kc_ratio")
+              .listedPerHead(),
+          ParamSpec::real("dynamic_min_kc_ratio_min", "0.05", 0, 1, "fraction of key clusters",
+                          "Profile values are raised to this first; none: not.", "--dynamic_min_kc_ratio_min")
+              .orWords({"none"}),
+          ParamSpec::real("dynamic_min_kc_ratio_max", "0.1", 0, 1, "fraction of key clusters",
+                          "Then lowered to this, which wins where the two cross; none: not.",
+                          "--dynamic_min_kc_ratio_max")
+              .orWords({"none"}),
+          ParamSpec::integer("start_reuse_step", "10", 0, 100000, "denoising step index",
+                             "Clusters are kept from this 0-based step on (step index 10 = 11th step, which clusters "
+                             "once more); none: every step clusters.",
+                             "--start_reuse_step (1-based there)")
+              .orWords({"none"}),
+          ParamSpec::integer(
+              "reuse_interval", "20", 0, 100000, "denoising steps",
+              "Steps between clusterings once they are reused; 0 or none: never again. Labels and centroids are both "
+              "frozen between.",
+              "--reuse_interval")
+              .orWords({"none"}),
+          ParamSpec::boolean("share_branches", "true",
+                             "Guidance branches share a layer's cache: where both cluster, the later one (uncond) "
+                             "stays. Has an effect when all branches are run (--branch all).",
+                             "kmeans_clustering in models/*/attention.py"),
       },
       {"reference", "paper", "sparsevideo"});
 };

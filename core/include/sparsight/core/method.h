@@ -32,6 +32,24 @@ struct ParamSpec {
   bool perHead = false;  ///< a list "a,b,..." gives one value per selected head
   /// A further name whose value is 1 - this parameter: AdaSpa's `sparsity` is the removed fraction, `kept` the rest.
   std::string complement = {};
+
+  // Read by the docs, the form and the command line as they are written here: name, default, range, unit, meaning,
+  // source.
+  static ParamSpec integer(std::string name, std::string defaultValue, double minimum, double maximum, std::string unit,
+                           std::string meaning, std::string source);
+  static ParamSpec real(std::string name, std::string defaultValue, double minimum, double maximum, std::string unit,
+                        std::string meaning, std::string source);
+  static ParamSpec choice(std::string name, std::string defaultValue, std::vector<std::string> choices,
+                          std::string meaning, std::string source);
+  static ParamSpec boolean(std::string name, std::string defaultValue, std::string meaning, std::string source);
+  static ParamSpec integers(std::string name, std::string defaultValue, double minimum, double maximum,
+                            std::string unit, std::string meaning, std::string source);
+  static ParamSpec freeText(std::string name, std::string defaultValue, std::string unit, std::string meaning,
+                            std::string source);
+  [[nodiscard]] ParamSpec withAliases(std::vector<std::string> names) &&;
+  [[nodiscard]] ParamSpec withComplement(std::string name) &&;
+  [[nodiscard]] ParamSpec orWords(std::vector<std::string> words) &&;  ///< taken beside numbers: "none"
+  [[nodiscard]] ParamSpec listedPerHead() &&;                          ///< perHead = true
 };
 
 /// Parameter values as text by canonical name. parse checks types, ranges, choices and names.
