@@ -67,6 +67,7 @@ class FramesCanvas : public QWidget {
 
  private:
   void place();
+  void stale();
   void recolor();
   [[nodiscard]] QRectF frameRect(int frame) const;
   void paintMark(QPainter& painter, Index token, const QColor& color, const QString& name) const;
@@ -80,7 +81,8 @@ class FramesCanvas : public QWidget {
   std::vector<QImage> m_heat;  // one per frame, [rows x columns]
   QImage m_textHeat;           // [1 x text tokens]
   ColorSettings m_colors;
-  bool m_previewShown = true, m_massShown = true, m_focusRing = false;
+  std::optional<ColorLut> m_lut;  // of m_colors and the theme
+  bool m_previewShown = true, m_massShown = true, m_focusRing = false, m_stale = false;
   Index m_query = -1, m_key = -1, m_hover = -1;
   QString m_title, m_message;
   // Geometry

@@ -16,6 +16,7 @@
 #include "sparsight/core/profiling.h"
 #include "sparsight/kernels/error.h"
 #include "ui/dialogs/export_dialog.h"
+#include "ui/dialogs/file_dialogs.h"
 #include "ui/dialogs/import_dialog.h"
 #include "ui/icons.h"
 #include "ui/session.h"
@@ -165,18 +166,6 @@ void writeTo(Session& session, const QString& path, std::function<void(bool)> do
       .release();
 }
 
-/// Asks for one existing file without a loop of its own: jobs, drops and quitting go on behind the dialog.
-void askForFile(Session& session, QWidget* window, const QString& title, const QString& filters,
-                std::function<void(const QString&)> chosen) {
-  auto* dialog = new QFileDialog(window, title, startDirectory(session), filters);
-  dialog->setAttribute(Qt::WA_DeleteOnClose);
-  dialog->setFileMode(QFileDialog::ExistingFile);
-  QObject::connect(dialog, &QFileDialog::fileSelected, dialog, [chosen = std::move(chosen)](const QString& path) {
-    if (!path.isEmpty()) chosen(path);
-  });
-  dialog->open();
-}
-
 /// What a CSV would lose; empty: nothing.
 QString lostInCsv(const Profile& profile) {
   int locks = 0, notes = 0;
@@ -251,7 +240,7 @@ void createFromTrace(Session& session, QWidget* window) {
 }
 
 void openDialog(Session& session, QWidget* window) {
-  askForFile(session, window, tr("Open profile"), tr("Profiles (*.csv *.json);;All files (*)"),
+  askForFile(window, tr("Open profile"), startDirectory(session), tr("Profiles (*.csv *.json);;All files (*)"),
              [&session, window](const QString& path) { openFile(session, window, path); });
 }
 
@@ -259,7 +248,7 @@ void openFile(Session& session, QWidget* window, const QString& path) { load(ses
 
 void importFile(Session& session, QWidget* window, const QString& path) {
   if (!path.isEmpty()) return load(session, window, path, true);
-  askForFile(session, window, tr("Import profile"), tr("Profiles (*.csv *.json *.txt);;All files (*)"),
+  askForFile(window, tr("Import profile"), startDirectory(session), tr("Profiles (*.csv *.json *.txt);;All files (*)"),
              [&session, window](const QString& chosen) { load(session, window, chosen, true); });
 }
 

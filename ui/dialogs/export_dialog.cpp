@@ -6,7 +6,6 @@
 #include <QDialogButtonBox>
 #include <QDir>
 #include <QDoubleSpinBox>
-#include <QFileDialog>
 #include <QFileInfo>
 #include <QFontDatabase>
 #include <QFormLayout>
@@ -23,6 +22,7 @@
 #include "sparsight/core/files.h"
 #include "sparsight/kernels/error.h"
 #include "ui/budget_edit.h"
+#include "ui/dialogs/file_dialogs.h"
 #include "ui/icons.h"
 #include "ui/session.h"
 #include "ui/theme.h"
@@ -332,10 +332,9 @@ void ExportDialog::refreshButton() {
 void ExportDialog::browse() {
   const QString filter = format() == Format::SvooCsv ? tr("SVOO CSV (*.csv)") : tr("Sparsight profile (*.json)");
   // Our own checkbox asks about replacing, once.
-  const QString chosen = QFileDialog::getSaveFileName(this, tr("Export profile"), path(), filter, nullptr,
-                                                      QFileDialog::DontConfirmOverwrite);
-  if (chosen.isEmpty()) return;
-  m_path->setText(QFileInfo(chosen).suffix().isEmpty() ? chosen + QLatin1Char('.') + suffix() : chosen);
+  askWhereToSave(this, tr("Export profile"), path(), filter, false, [this](const QString& chosen) {
+    m_path->setText(QFileInfo(chosen).suffix().isEmpty() ? chosen + QLatin1Char('.') + suffix() : chosen);
+  });
 }
 
 void ExportDialog::write() {

@@ -5,7 +5,6 @@
 #include <QComboBox>
 #include <QDialogButtonBox>
 #include <QDir>
-#include <QFileDialog>
 #include <QFileInfo>
 #include <QFormLayout>
 #include <QLabel>
@@ -18,6 +17,7 @@
 #include <limits>
 #include <optional>
 
+#include "ui/dialogs/file_dialogs.h"
 #include "ui/section_label.h"
 #include "ui/theme.h"
 
@@ -128,8 +128,8 @@ SynthDialog::SynthDialog(QWidget* parent) : QDialog(parent) {
   });
   connect(buttons, &QDialogButtonBox::rejected, this, &QDialog::reject);
   connect(browse, &QPushButton::clicked, this, [this] {
-    const QString chosen = QFileDialog::getSaveFileName(this, tr("Write trace"), path(), tr("Traces (*.h5)"));
-    if (!chosen.isEmpty()) m_path->setText(chosen);
+    askWhereToSave(this, tr("Write trace"), path(), tr("Traces (*.h5)"), true,
+                   [this](const QString& chosen) { m_path->setText(chosen); });
   });
   for (QSpinBox* box : {m_frames, m_height, m_width, m_text, m_layers, m_heads, m_steps, m_dim})
     connect(box, &QSpinBox::valueChanged, this, &SynthDialog::check);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <QComboBox>
 #include <QCoreApplication>
-#include <QFileDialog>
 #include <QFileInfo>
 #include <QHBoxLayout>
 #include <QKeyEvent>
@@ -22,6 +21,7 @@
 #include "sparsight/kernels/error.h"
 #include "ui/budget_edit.h"
 #include "ui/budget_empty.h"
+#include "ui/dialogs/file_dialogs.h"
 #include "ui/heatmap_curve.h"
 #include "ui/heatmap_grid.h"
 #include "ui/icons.h"
@@ -637,13 +637,12 @@ void HeatmapView::refreshReadout() {
 }
 
 void HeatmapView::chooseOther() {
-  const QString path = QFileDialog::getOpenFileName(window(), tr("Difference with..."),
-                                                    QFileInfo(session().profile().filePath()).absolutePath(),
-                                                    tr("Profiles (*.csv *.json);;All files (*)"));
-  if (path.isEmpty()) return;
-  QJsonObject state;
-  state[QLatin1String("difference")] = path;
-  restoreState(state);
+  askForFile(this, tr("Difference with..."), QFileInfo(session().profile().filePath()).absolutePath(),
+             tr("Profiles (*.csv *.json);;All files (*)"), [this](const QString& path) {
+               QJsonObject state;
+               state[QLatin1String("difference")] = path;
+               restoreState(state);
+             });
 }
 
 QJsonObject HeatmapView::saveState() const {
