@@ -44,9 +44,26 @@ void takeTraceFromParams(const char* command, std::string& trace, std::vector<st
     params.pop_back();
   }
   if (trace.empty()) {
-    throw Error(ErrorCode::InvalidArgument,
-                fmt::format("{}: no trace given; see sparsight-cli {} --help", command, command));
+    throw Error(ErrorCode::InvalidArgument, fmt::format("{0}: no trace given; see sparsight-cli {0} --help", command));
   }
+}
+
+void MethodOptions::define(CLI::App& app) {
+  app.add_option("--method", method, "Method id; see sparsight-cli methods")->required();
+  app.add_option("--param", params, "Parameters name=value; see sparsight-cli methods");
+  selectors.define(app);
+}
+
+RunRequest MethodOptions::request(const char* command, const Context& context) {
+  takeTraceFromParams(command, trace, params);
+  RunRequest request;
+  request.methodId = method;
+  request.params = ParamSet::parse(methodById(method).params(), assignmentsFor(method, {method}, params));
+  request.selection = selectors.selection();
+  request.seed = context.seed;
+  request.evaluate.rows = selectors.rowCount();
+  request.evaluate.includePadding = context.includePadding();
+  return request;
 }
 
 Json orNull(const std::optional<double>& value) { return value && std::isfinite(*value) ? Json(*value) : Json(); }

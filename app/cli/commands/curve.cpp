@@ -18,9 +18,7 @@ using Json = nlohmann::ordered_json;
 class CurveCommand final : public Command {
  public:
   void define(CLI::App& app) override {
-    app.add_option("trace", m_trace, "Trace file");
-    app.add_option("--method", m_method, "Method id; see sparsight-cli methods")->required();
-    app.add_option("--param", m_params, "Parameters name=value");
+    app.add_option("trace", m_options.trace, "Trace file");
     app.add_option("--points", m_points, "Settings of the method's knob, evenly spaced over its range")
         ->check(CLI::Range(2, 1001));
     app.add_option("--at", m_at, "Only what these kept fractions lead to, between the measured points")
@@ -30,19 +28,12 @@ class CurveCommand final : public Command {
     app.add_flag("--no-cache", m_noCache, "Neither reads nor writes TRACE.curves beside the trace");
     auto* json = app.add_flag("--json", m_json, "One JSON document on standard output");
     app.add_flag("--csv", m_csv, "Rows as comma-separated values on standard output")->excludes(json);
-    m_selectors.define(app);
+    m_options.define(app);
   }
 
   int run(Context& context) override {
-    takeTraceFromParams("curve", m_trace, m_params);
-    RunRequest request;
-    request.methodId = m_method;
-    request.params = ParamSet::parse(methodById(m_method).params(), assignmentsFor(m_method, {m_method}, m_params));
-    request.selection = m_selectors.selection();
-    request.seed = context.seed;
-    request.evaluate.rows = m_selectors.rowCount();
-    request.evaluate.includePadding = context.includePadding();
-    const auto trace = openTrace(m_trace, context.traceOptions());
+    const RunRequest request = m_options.request("curve", context);
+    const auto trace = openTrace(m_options.trace, context.traceOptions());
     const std::filesystem::path cache = curvePath(*trace, request, m_points);
     bool cached = false;
     std::vector<HeadCurve> curves;
@@ -71,7 +62,7 @@ class CurveCommand final : public Command {
  private:
   void print(const std::vector<HeadCurve>& curves, const std::string& from) const {
     Json rows = Json::array();
-    const std::string knob = methodById(m_method).knob()->name;
+    const std::string knob = methodById(m_options.method).knob()->name;
     for (const HeadCurve& curve : curves) {
       std::vector<CurvePoint> points = curve.points;
       if (!m_at.empty()) {
@@ -91,8 +82,8 @@ class CurveCommand final : public Command {
     }
     if (m_json) {
       printJson(Json{
-          {"trace", m_trace},
-          {"method", m_method},
+          {"trace", m_options.trace},
+          {"method", m_options.method},
           {"knob", knob},
           {"cached", from.empty() ? Json() : Json(from)},
           {"rows",
@@ -104,7 +95,7 @@ class CurveCommand final : public Command {
       return;
     }
     // "asked": the knob where it is a kept fraction itself, beside the one reached.
-    const Method& method = methodById(m_method);
+    const Method& method = methodById(m_options.method);
     const std::string shown = shownName(method, knob);
     fmt::print("{:>5} {:>5} {:>4}  {:>12} {:>8} {:>8} {:>8} {:>8} {:>9}\n", "step", "layer", "head",
                shown == "kept" ? "asked" : shown, "kept", "skipped", "mass", "mass p5", "error");
@@ -119,12 +110,10 @@ class CurveCommand final : public Command {
     }
   }
 
-  std::string m_trace, m_method;
-  std::vector<std::string> m_params;
   std::vector<double> m_at;
   int m_points = 21;
   bool m_noCache = false, m_json = false, m_csv = false;
-  SelectorOptions m_selectors;
+  MethodOptions m_options;
 };
 
 }  // namespace

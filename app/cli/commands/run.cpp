@@ -2,10 +2,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "app/cli/command.h"
+#include "app/cli/method_rows.h"
 #include "sparsight/core/run.h"
 
 namespace sparsight {
@@ -14,11 +14,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-Json orNull(const std::optional<double>& value) { return value && std::isfinite(*value) ? Json(*value) : Json(); }
-
 Json rowOf(const HeadReport& head) {
-  Json row{{"step", head.id.call.step}, {"branch", head.id.call.branch}, {"layer", head.id.call.layer},
-           {"kind", head.id.call.kind}, {"call", head.id.call.call},     {"head", head.id.head}};
+  Json row = placeOf(head.id);
   row["would_be_dense"] = head.wouldBeDense;
   if (!head.skippedReason.empty()) {
     row["skipped_reason"] = head.skippedReason;
@@ -69,8 +66,6 @@ Json resolvedOf(const RunReport& report) {
   return resolved;
 }
 
-std::string percent(double fraction) { return fmt::format("{:.1f} %", fraction * 100.0); }
-
 void printTable(const RunReport& report) {
   fmt::print("{:>5} {:>5} {:>4}  {:<9} {:>8} {:>8} {:>8} {:>8} {:>9} {:>7}  {}\n", "step", "layer", "head", "class",
              "kept", "skipped", "mass", "mass p5", "error", "margin", "note");
@@ -100,9 +95,7 @@ void printTable(const RunReport& report) {
 class RunCommand final : public Command {
  public:
   void define(CLI::App& app) override {
-    app.add_option("trace", m_trace, "Trace file");
-    app.add_option("--method", m_method, "Method id; see sparsight-cli methods")->required();
-    app.add_option("--param", m_params, "Parameters name=value; see sparsight-cli methods");
+    app.add_option("trace", m_options.trace, "Trace file");
     app.add_option("--warmup", m_warmup, "on: the first steps and layers stay dense as the method's warm-up says")
         ->check(CLI::IsMember({"off", "on"}));
     app.add_option("--draws", m_draws, "HDF5 file of random draws (sampled_rows, init_q_idx, init_k_idx)");
@@ -111,30 +104,23 @@ class RunCommand final : public Command {
     app.add_flag("--resume", m_resume,
                  "With --results: goes on from that file where it exists, and keeps what is done when interrupted");
     app.add_flag("--json", m_json, "One JSON document on standard output");
-    m_selectors.define(app);
+    m_options.define(app);
   }
 
   int run(Context& context) override {
-    takeTraceFromParams();
+    RunRequest request = m_options.request("run", context);
     if (m_resume && m_results.empty()) {
       throw Error(ErrorCode::InvalidArgument, "run: --resume needs --results, the file to go on from");
     }
     if (m_resume && !m_plan.empty()) {
       throw Error(ErrorCode::InvalidArgument, "run: --resume keeps numbers only; leave out --plan");
     }
-    const auto trace = openTrace(m_trace, context.traceOptions());
+    const auto trace = openTrace(m_options.trace, context.traceOptions());
     std::vector<std::filesystem::path> inputs = filesOf(trace->info());
     inputs.emplace_back(m_draws);
-    RunRequest request;
-    request.methodId = m_method;
-    request.params = ParamSet::parse(methodById(m_method).params(), m_params);
     if (request.params.has("sparsity_csv_path")) inputs.emplace_back(request.params.text("sparsity_csv_path"));
     context.checkOutputs({{"--plan", m_plan}, {"--results", m_results}}, std::move(inputs));
-    request.selection = m_selectors.selection();
-    request.seed = context.seed;
     request.warmup = m_warmup == "on";
-    request.evaluate.rows = m_selectors.rowCount();
-    request.evaluate.includePadding = context.includePadding();
     request.keepPlanArrays = !m_plan.empty();
     if (!m_draws.empty()) request.draws = readDraws(m_draws);
 
@@ -145,7 +131,7 @@ class RunCommand final : public Command {
                                       [](const HeadReport& head) { return head.skippedReason.empty(); });
     if (planned == report.heads.end()) {
       throw Error(ErrorCode::Unsupported,
-                  fmt::format("{}: no head could be planned; {}", m_trace, report.heads.front().skippedReason));
+                  fmt::format("{}: no head could be planned; {}", m_options.trace, report.heads.front().skippedReason));
     }
     std::vector<std::string> warnings = trace->info().warnings;
     warnings.insert(warnings.end(), report.warnings.begin(), report.warnings.end());
@@ -154,8 +140,8 @@ class RunCommand final : public Command {
     if (m_json) {
       Json rows = Json::array();
       for (const HeadReport& head : report.heads) rows.push_back(rowOf(head));
-      printJson(Json{{"trace", m_trace},
-                     {"method", m_method},
+      printJson(Json{{"trace", m_options.trace},
+                     {"method", m_options.method},
                      {"resolved", resolvedOf(report)},
                      {"warnings", warnings},
                      {"rows", std::move(rows)}}
@@ -165,8 +151,8 @@ class RunCommand final : public Command {
     }
     for (const std::string& warning : warnings) context.warn(warning);
     printTable(report);
-    fmt::print("\nmethod {}, resolved:", m_method);
-    const Method& method = methodById(m_method);
+    fmt::print("\nmethod {}, resolved:", m_options.method);
+    const Method& method = methodById(m_options.method);
     for (const auto& [name, value] : report.resolved) {
       const std::string shown = shownName(method, name);
       const bool list = value.find(',') != std::string::npos;
@@ -181,18 +167,19 @@ class RunCommand final : public Command {
  private:
   // With --resume an interruption leaves a results file of the heads that are done.
   [[nodiscard]] RunReport runKeeping(const Trace& trace, const RunRequest& request, Context& context) const {
-    if (!m_resume) return runMethod(trace, request, context.backend(), context.control(m_method));
+    if (!m_resume) return runMethod(trace, request, context.backend(), context.control(m_options.method));
     RunReport done;
-    done.methodId = m_method;
+    done.methodId = m_options.method;
     try {
-      return runMethod(trace, request, context.backend(), context.control(m_method), [&](const HeadReport& head) {
-        HeadReport numbers = head;
-        numbers.plan.blockMask = {};  // the arrays are not in a results file
-        numbers.plan.rowIntervals = {};
-        numbers.plan.scores = {};
-        numbers.plan.map = {};
-        done.heads.push_back(std::move(numbers));
-      });
+      return runMethod(trace, request, context.backend(), context.control(m_options.method),
+                       [&](const HeadReport& head) {
+                         HeadReport numbers = head;
+                         numbers.plan.blockMask = {};  // the arrays are not in a results file
+                         numbers.plan.rowIntervals = {};
+                         numbers.plan.scores = {};
+                         numbers.plan.map = {};
+                         done.heads.push_back(std::move(numbers));
+                       });
     } catch (const Cancelled&) {
       if (!done.heads.empty()) writeResultsFile(m_results, trace, done, request, false);
       throw;
@@ -207,21 +194,9 @@ class RunCommand final : public Command {
                        first->skippedReason);
   }
 
-  // "--param a=1 b=2" takes several words, so a trace named after it lands there; only parameters bear '='.
-  void takeTraceFromParams() {
-    if (m_trace.empty() && !m_params.empty() && m_params.back().find('=') == std::string::npos) {
-      m_trace = m_params.back();
-      m_params.pop_back();
-    }
-    if (m_trace.empty()) {
-      throw Error(ErrorCode::InvalidArgument, "run: no trace given; write sparsight-cli run TRACE.h5 --method ID");
-    }
-  }
-
-  std::string m_trace, m_method, m_warmup = "off", m_draws, m_plan, m_results;
-  std::vector<std::string> m_params;
+  std::string m_warmup = "off", m_draws, m_plan, m_results;
   bool m_json = false, m_resume = false;
-  SelectorOptions m_selectors;
+  MethodOptions m_options;
 };
 
 }  // namespace

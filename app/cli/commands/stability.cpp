@@ -26,24 +26,16 @@ struct Pairing {
 class StabilityCommand final : public Command {
  public:
   void define(CLI::App& app) override {
-    app.add_option("trace", m_trace, "Trace file");
+    app.add_option("trace", m_options.trace, "Trace file");
     app.add_option("trace2", m_trace2, "A second trace (another prompt or seed) of the same model and size");
-    app.add_option("--method", m_method, "Method id; see sparsight-cli methods")->required();
-    app.add_option("--param", m_params, "Parameters name=value");
     auto* json = app.add_flag("--json", m_json, "One JSON document on standard output");
     app.add_flag("--csv", m_csv, "Rows as comma-separated values on standard output")->excludes(json);
-    m_selectors.define(app);
+    m_options.define(app);
   }
 
   int run(Context& context) override {
-    takeTraceFromParams("stability", m_trace, m_params);
-    RunRequest request;
-    request.methodId = m_method;
-    request.params = ParamSet::parse(methodById(m_method).params(), assignmentsFor(m_method, {m_method}, m_params));
-    request.selection = m_selectors.selection();
+    RunRequest request = m_options.request("stability", context);
     if (!request.selection.branch && m_trace2.empty()) request.selection.branch = "all";
-    request.seed = context.seed;
-    request.evaluate.includePadding = context.includePadding();
     request.countsOnly = true;  // what is kept is compared, not what it holds
     const Control control = context.control("stability");
     const double share = m_trace2.empty() ? 0.8 : 0.4;
@@ -52,14 +44,14 @@ class StabilityCommand final : public Command {
       return runMethod(*trace, request, context.backend(),
                        Control{control.stop, [&control, from, share](double f) { control.report(from + share * f); }});
     };
-    const RunReport first = plansOf(m_trace, 0);
+    const RunReport first = plansOf(m_options.trace, 0);
     const RunReport second = m_trace2.empty() ? RunReport{} : plansOf(m_trace2, share);
     const std::vector<Pairing> pairings = pairingsOf(first, second);
     if (pairings.empty()) {
       throw Error(ErrorCode::InvalidArgument,
                   fmt::format("{}: nothing to compare: select two steps or two branches of a head, or give a second "
                               "trace with the same steps, layers and heads",
-                              m_trace));
+                              m_options.trace));
     }
     Json rows = Json::array();
     for (std::size_t n = 0; n < pairings.size(); ++n) {
@@ -103,7 +95,7 @@ class StabilityCommand final : public Command {
   }
 
   [[nodiscard]] Json rowOf(const Pairing& pairing, const Control& control) const {
-    const Overlap overlap = overlapOf(pairing.a->plan, pairing.b->plan, m_selectors.rowCount(), control);
+    const Overlap overlap = overlapOf(pairing.a->plan, pairing.b->plan, m_options.selectors.rowCount(), control);
     Json row{{"between", pairing.between}};
     row.update(placeOf(pairing.a->id));
     row["other_step"] = pairing.b->id.call.step;
@@ -149,9 +141,9 @@ class StabilityCommand final : public Command {
              const std::vector<std::string>& warnings) const {
     if (m_json) {
       printJson(Json{
-          {"trace", m_trace},
+          {"trace", m_options.trace},
           {"trace2", m_trace2.empty() ? Json() : Json(m_trace2)},
-          {"method", m_method},
+          {"method", m_options.method},
           {"summary", summary},
           {"warnings", warnings},
           {"rows",
@@ -188,10 +180,9 @@ class StabilityCommand final : public Command {
         "keeps.\n");
   }
 
-  std::string m_trace, m_trace2, m_method;
-  std::vector<std::string> m_params;
+  std::string m_trace2;
   bool m_json = false, m_csv = false;
-  SelectorOptions m_selectors;
+  MethodOptions m_options;
 };
 
 }  // namespace
