@@ -11,7 +11,7 @@
 
 #include "sparsight/kernels/error.h"
 
-#if defined(__SANITIZE_THREAD__)
+#if defined(SPARSIGHT_TSAN_EDGES)
 extern "C" {
 void __tsan_acquire(void* address);  // NOLINT: the sanitizer's names
 void __tsan_release(void* address);  // NOLINT
@@ -26,7 +26,7 @@ namespace {
 // the call everything the bodies did is seen. Nothing in other builds.
 class ForkJoin {
  public:
-#if defined(__SANITIZE_THREAD__)
+#if defined(SPARSIGHT_TSAN_EDGES)
   void forked() { __tsan_release(&m_fork); }
   void started() { __tsan_acquire(&m_fork); }
   void ended() { __tsan_release(&m_join); }
