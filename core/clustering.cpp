@@ -132,13 +132,14 @@ Index clampedClusters(Index asked, Index videoTokens) noexcept {
 }
 
 std::vector<float> seedCentroids(const MethodInput& input, const ClusterGeometry& geometry, Side side, Index asked,
-                                 bool plusPlus, Backend& backend, const Control& control) {
+                                 bool plusPlus, Backend& backend, const Control& control, std::vector<Index>* tokens) {
   const MatrixView& matrix = side == Side::Query ? input.head.input.q : input.head.input.k;
   const Index dim = matrix.cols;
   std::vector<float> centroids;
   const auto add = [&](Index token) {
     centroids.resize(centroids.size() + at(dim));
     rowToFloat(matrix, geometry.videoStart + token, std::span(centroids).last(at(dim)));
+    if (tokens != nullptr) tokens->push_back(geometry.videoStart + token);
   };
   if (const std::vector<Index>* given = drawsFor(input, side)) {
     if (given->empty()) throw Error(ErrorCode::InvalidArgument, "draws: a row of initial centroids is empty");
@@ -203,8 +204,13 @@ Clustering kMeans(const PreparedHead& head, const ClusterGeometry& geometry, Sid
     result.objective.push_back(meanOf(round.nearest));
     result.flops += 2.0 * static_cast<double>(geometry.videoTokens) * static_cast<double>(result.centroids.size());
     control.report(static_cast<double>(n + 1) / static_cast<double>(rounds));
-    if (options.iterations == 0) break;
-    const bool stop = largestShift(result.centroids, round.means, dim) < kStopShift;
+    if (options.iterations == 0) {
+      if (options.onRound) options.onRound(result, 0, true);
+      break;
+    }
+    const double shift = largestShift(result.centroids, round.means, dim);
+    const bool stop = shift < kStopShift;
+    if (options.onRound) options.onRound(result, shift, stop);
     if (!stop || options.returnMovedOnStop) result.centroids = std::move(round.means);
     if (stop) break;
   }
@@ -212,7 +218,8 @@ Clustering kMeans(const PreparedHead& head, const ClusterGeometry& geometry, Sid
 }
 
 CoClustering coCluster(const PreparedHead& head, const ClusterGeometry& geometry, std::vector<float> qCentroids,
-                       std::vector<float> kCentroids, Index rounds, Backend& backend, const Control& control) {
+                       std::vector<float> kCentroids, Index rounds, Backend& backend, const Control& control,
+                       const std::function<void(const CoClustering&, Side)>& onHalf) {
   CoClustering result;
   result.q.centroids = std::move(qCentroids);
   result.k.centroids = std::move(kCentroids);
@@ -229,6 +236,7 @@ CoClustering coCluster(const PreparedHead& head, const ClusterGeometry& geometry
     const double profile = static_cast<double>(other.centroids.size()) / static_cast<double>(dim);
     own.flops += 2.0 * static_cast<double>(geometry.videoTokens) *
                  (static_cast<double>(dim) * profile + profile * static_cast<double>(own.clusters()));
+    if (onHalf) onHalf(result, side);
   };
   for (Index n = 0; n < rounds; ++n) {
     half(Side::Key, result.k, result.q);
@@ -359,9 +367,9 @@ ParamSpec ClusterMethod::keyClusters(std::string defaultValue) {
 ClusterMethod::Seeds ClusterMethod::seedBoth(const MethodInput& input, const ClusterGeometry& geometry, bool plusPlus,
                                              Backend& backend, const Control& control) {
   Seeds seeds;
-  const auto seed = [&](std::string_view name, Side side) {
+  const auto seed = [&](std::string_view name, Side side, std::vector<Index>& tokens) {
     const Index asked = input.params.integer(name);
-    std::vector<float> centroids = seedCentroids(input, geometry, side, asked, plusPlus, backend, control);
+    std::vector<float> centroids = seedCentroids(input, geometry, side, asked, plusPlus, backend, control, &tokens);
     const Index used = static_cast<Index>(centroids.size()) / input.head.input.q.cols;
     if (used < asked && used == clampedClusters(asked, geometry.videoTokens)) {
       seeds.warnings.push_back(fmt::format("{} {} clamped to {}, an eighth of the {} video tokens", name, asked, used,
@@ -369,8 +377,8 @@ ClusterMethod::Seeds ClusterMethod::seedBoth(const MethodInput& input, const Clu
     }
     return centroids;
   };
-  seeds.q = seed("num_q_centroids", Side::Query);
-  seeds.k = seed("num_k_centroids", Side::Key);
+  seeds.q = seed("num_q_centroids", Side::Query, seeds.qTokens);
+  seeds.k = seed("num_k_centroids", Side::Key, seeds.kTokens);
   return seeds;
 }
 

@@ -41,8 +41,9 @@ class ClusterMethod : public Method {
   [[nodiscard]] static ParamSpec keyClusters(std::string defaultValue);
 
   struct Seeds {
-    std::vector<float> q, k;            ///< [K, D] each
-    std::vector<std::string> warnings;  ///< of clamped counts
+    std::vector<float> q, k;              ///< [K, D] each
+    std::vector<Index> qTokens, kTokens;  ///< the model tokens they are
+    std::vector<std::string> warnings;    ///< of clamped counts
   };
   /// Seeds of both sides from the draws or at random; plusPlus as in seedCentroids.
   [[nodiscard]] static Seeds seedBoth(const MethodInput& input, const ClusterGeometry& geometry, bool plusPlus,
@@ -74,15 +75,19 @@ struct Clustering {
 
 /// Centroids [K, D] made of tokens: given draws, or `asked` (clamped) drawn uniformly with replacement from the seed,
 /// the call, the head and the side; plusPlus: by squared distance instead (k-means++). Throws Error{InvalidArgument}
-/// for draws that do not fit.
+/// for draws that do not fit. `tokens`, where given, gets the model tokens they are made of.
 [[nodiscard]] std::vector<float> seedCentroids(const MethodInput& input, const ClusterGeometry& geometry, Side side,
-                                               Index asked, bool plusPlus, Backend& backend, const Control& control);
+                                               Index asked, bool plusPlus, Backend& backend, const Control& control,
+                                               std::vector<Index>* tokens = nullptr);
 
 struct KMeansOptions {
   Index iterations = 50;  ///< 0: tokens are assigned to the given centroids, which stay
   Distance distance = Distance::Euclid;
   /// When no centroid moved by 1e-4 the iteration ends; true: with the moved centroids, as the export runtime does.
   bool returnMovedOnStop = false;
+  /// Sees every round: what the round gave (labels, sizes, objective so far; centroids as they were for it), how far a
+  /// centroid moved at most, and whether that ended it. The last call's labels are those of the result.
+  std::function<void(const Clustering&, double shift, bool stopped)> onRound = {};
 };
 /// Lloyd's iteration. Labels and sizes belong to the centroids before the last update, as in the reference.
 [[nodiscard]] Clustering kMeans(const PreparedHead& head, const ClusterGeometry& geometry, Side side,
@@ -94,9 +99,11 @@ struct KMeansOptions {
 struct CoClustering {
   Clustering q, k;
 };
+/// onHalf sees the state after every half of a round and whose tokens it moved; query labels are empty after the first.
 [[nodiscard]] CoClustering coCluster(const PreparedHead& head, const ClusterGeometry& geometry,
                                      std::vector<float> qCentroids, std::vector<float> kCentroids, Index rounds,
-                                     Backend& backend, const Control& control);
+                                     Backend& backend, const Control& control,
+                                     const std::function<void(const CoClustering&, Side)>& onHalf = {});
 
 /// P[i, j]: softmax over key clusters of scale * cq_i . ck_j, weighted by key cluster sizes (identify_dynamic_map).
 [[nodiscard]] std::vector<double> clusterProbabilities(const Clustering& q, const Clustering& k, double scale,

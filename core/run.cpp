@@ -12,6 +12,7 @@
 #include <tuple>
 
 #include "sparsight/core/profile.h"
+#include "sparsight/core/stages.h"
 
 namespace sparsight {
 namespace {
@@ -113,6 +114,12 @@ void checkPerHead(const Method& method, const ParamSet& params, std::size_t head
                               spec.name, values, heads));
     }
   }
+}
+
+// Empty unless this head is watched. `data` and `prepared` must outlive the sink.
+[[nodiscard]] StageSink stagesOf(const RunRequest::Watch* watch, const HeadData& data, const PreparedHead& prepared) {
+  if (watch == nullptr || watch->head != data.id || !watch->stage) return {};
+  return [watch, &data, &prepared](Stage stage) { watch->stage(std::move(stage), data, prepared); };
 }
 
 [[nodiscard]] std::string profilePath(const Method& method, const ParamSet& params) {
@@ -331,7 +338,10 @@ RunReport runMethod(const Trace& trace, const RunRequest& request, Backend& back
         const HeadData data = trace.load({call, number}, control.stop);
         const auto prepared = backend.prepare(effectiveInput(data, request.evaluate.includePadding), data.keepAlive,
                                               Control{control.stop, {}});
-        method.survey(inputOf(data, *prepared, 0), state.get(), backend, share);
+        MethodInput input = inputOf(data, *prepared, 0);
+        const StageSink sink = stagesOf(request.watch, data, *prepared);
+        if (sink) input.stages = &sink;
+        method.survey(input, state.get(), backend, share);
       } catch (const Error& error) {
         if (!concernsOneHead(error.code())) throw;
         warnings.insert(fmt::format("step {} layer {} head {} left out of the survey: {}", call.step, call.layer,
@@ -379,7 +389,9 @@ RunReport runMethod(const Trace& trace, const RunRequest& request, Backend& back
       const auto started = Clock::now();
       const auto prepared =
           backend.prepare(effectiveInput(data, request.evaluate.includePadding), data.keepAlive, part(0, 0));
-      const MethodInput input = inputOf(data, *prepared, headIndex);
+      MethodInput input = inputOf(data, *prepared, headIndex);
+      const StageSink sink = stagesOf(request.watch, data, *prepared);
+      if (sink) input.stages = &sink;
       if (input.dense) {
         method.observeDense(input, state.get(), backend, part(0, 0.5));
         head.plan = densePlan(data.input.q.rows, data.input.k.rows);
@@ -391,6 +403,7 @@ RunReport runMethod(const Trace& trace, const RunRequest& request, Backend& back
       head.plan.wouldBeDense = head.wouldBeDense;
       head.plan.validate();
       head.planMs = millisecondsSince(started);
+      if (sink && request.watch->planned) request.watch->planned(head.plan, data, *prepared);
       std::vector<std::string> fallbacks = backend.takeFallbacks();
       if (earlier != request.earlier.end()) {
         head.planMs = earlier->second.planMs;

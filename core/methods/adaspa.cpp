@@ -10,6 +10,7 @@
 
 #include "block_pairs.h"
 #include "sparsight/core/method.h"
+#include "sparsight/core/stages.h"
 
 namespace sparsight {
 namespace {
@@ -131,6 +132,23 @@ class AdaSpaState final : public MethodState {
   return all > 0 ? kept / all : 0;
 }
 
+[[nodiscard]] BlockPicture pictureOf(const std::vector<double>& scores, const Blocks& blocks) {
+  BlockPicture picture;
+  picture.what = "probability mass of a block";
+  picture.rowName = "query block";
+  picture.columnName = "key block";
+  picture.rows = picture.columns = blocks.count();
+  picture.values.assign(scores.begin(), scores.end());
+  return picture;
+}
+
+[[nodiscard]] BlockPicture pictureOf(const std::vector<double>& scores, const Blocks& blocks,
+                                     std::vector<std::uint8_t> kept) {
+  BlockPicture picture = pictureOf(scores, blocks);
+  picture.kept = std::move(kept);
+  return picture;
+}
+
 class AdaSpaMethod final : public Method {
  public:
   [[nodiscard]] std::string_view id() const noexcept override { return "adaspa"; }
@@ -142,6 +160,7 @@ class AdaSpaMethod final : public Method {
   [[nodiscard]] std::span<const ParamSpec> params() const noexcept override { return m_params; }
   [[nodiscard]] std::optional<Knob> knob() const override { return Knob{"sparsity", false}; }
   [[nodiscard]] std::unique_ptr<MethodState> newState() const override { return std::make_unique<AdaSpaState>(); }
+  [[nodiscard]] bool hasStages() const noexcept override { return true; }
   [[nodiscard]] bool surveys(const ParamSet& params) const override { return params.flag("levels"); }
 
   /// The paper's warm-up ends with the first search, whose step is still dense; it has no dense layers.
@@ -205,6 +224,7 @@ class AdaSpaMethod final : public Method {
     const bool searched = own.pending.contains(number);
     if (searched) settle(input, blocks, own, control);
     const Found& found = own.found.at(number);
+    if (input.stages != nullptr) showOutcome(input, blocks, found);
 
     Plan plan;
     plan.methodId = "adaspa";
@@ -312,6 +332,7 @@ class AdaSpaMethod final : public Method {
       found.scores = sums(own);
       found.lse = std::move(own.lse);
       found.lseStep = input.head.id.call.step;
+      if (input.stages != nullptr) showScores(input, blocks, found);
       if (scheduledFor(input.params, input.head.id.call.step) >= 0) {
         state.lse[number] = found.lse;
         state.lseStep[number] = found.lseStep;
@@ -336,7 +357,160 @@ class AdaSpaMethod final : public Method {
       ++rows;
     }
     if (rows > 0) found.lseShift /= static_cast<double>(rows);
+    if (input.stages != nullptr) showScores(input, blocks, found);
     return found;
+  }
+
+  static void showScores(const MethodInput& input, const Blocks& blocks, const Search& search) {
+    Stage stage;
+    stage.chapter = "block scores";
+    stage.title = fmt::format("The exact mass of all {} blocks", blocks.count() * blocks.count());
+    stage.text =
+        "Nothing is estimated: one pass over the whole head sums the softmax probability in every block. That "
+        "is affordable because it is done at two steps only.";
+    stage.formula = "S[p,q] = sum over the pairs of the block of exp(q_i . k_j / sqrt(D) - LSE_i)";
+    stage.source = "paper Eq. 4";
+    stage.facts = {StageFact::count("block, tokens a side", input.params.integer("block_size")),
+                   StageFact::count("blocks a side", blocks.count()),
+                   StageFact::count("of them with text", blocks.textCount())};
+    if (search.fresh.empty()) {
+      stage.facts.push_back(StageFact::words("starts from", "nothing: first search, no earlier step"));
+      stage.facts.push_back(StageFact::words("row LSE", "this step's own"));
+    } else {
+      stage.text +=
+          fmt::format(" The row sums (LSE) are not computed anew: those of step {} are used.", search.lseStep);
+      stage.facts.push_back(StageFact::words("starts from", fmt::format("the LSE of step {}", search.lseStep)));
+      stage.facts.push_back(StageFact::real("mean shift of the LSE since", search.lseShift));
+    }
+    stage.blocks = pictureOf(search.scores, blocks);
+    stage.blocks->rowsAreShares = true;
+    (*input.stages)(std::move(stage));
+  }
+
+  // Which heads give budget and which take it.
+  static void showLevels(const MethodInput& input, const std::map<int, Found>& results, std::vector<int> order,
+                         Index above, Index moved, double low, double high) {
+    const Found& own = results.at(input.head.id.head);
+    Stage stage;
+    stage.chapter = "levels";
+    stage.title = "Heads trade budget";
+    stage.text =
+        "Heads that keep most of their mass anyway can do with less; those that lose much get it. As many give "
+        "as take, so the mean over the layer stays what was asked for.";
+    stage.formula =
+        "n = min(heads with recall above the threshold, half of them); n best remove (1 + s) / 2, n worst "
+        "(3 s - 1) / 2";
+    stage.source = "paper section 4.2";
+    stage.facts = {StageFact::count("heads searched", static_cast<Index>(order.size())),
+                   StageFact::count("above the threshold", above),
+                   StageFact::count("n that give, n that take", moved),
+                   StageFact::fraction("kept at the base", 1.0 - input.params.real("sparsity")),
+                   StageFact::fraction("kept by the best n", 1.0 - high),
+                   StageFact::fraction("kept by the worst n", 1.0 - low),
+                   StageFact::fraction("this head's recall at the base", own.baseRecall),
+                   StageFact::words("this head", own.level > 0   ? "gives: keeps less"
+                                                 : own.level < 0 ? "takes: keeps more"
+                                                                 : "keeps the base")};
+    StageBars bars;
+    bars.what = "recall of the layer's heads at the base budget, best first";
+    bars.threshold = input.params.real("recall_threshold");
+    bars.groupNames[0] = "keeps more";
+    bars.groupNames[1] = "base";
+    bars.groupNames[2] = "keeps less";
+    for (const int head : order) {
+      const Found& found = results.at(head);
+      bars.bars.push_back({fmt::format("H{}", head), found.baseRecall, found.level, head == input.head.id.head});
+    }
+    stage.bars = std::move(bars);
+    (*input.stages)(std::move(stage));
+  }
+
+  static void showSelection(const MethodInput& input, const Blocks& blocks, const std::vector<double>& scores,
+                            const Found& found, const Rules& rules) {
+    const Index n = blocks.count();
+    std::vector<std::uint8_t> chosen = found.mask;
+    Index sink = 0;
+    Index own = 0;
+    for (Index i = 0; i < n; ++i) {
+      for (Index j = 0; j < n; ++j) {
+        const bool text = rules.sink && (blocks.text[at(i)] != 0 || blocks.text[at(j)] != 0);
+        if (text) chosen[at(i * n + j)] = 0;
+        (text ? sink : own) += found.mask[at(i * n + j)];
+      }
+    }
+    Stage stage;
+    stage.chapter = "selection";
+    stage.title = rules.row ? "Each row of blocks keeps its best" : "The best blocks of the whole head";
+    stage.text = rules.row ? "Every block of queries keeps the same number of key blocks, those with the largest mass: "
+                             "no query starves, and the work is even."
+                           : "All blocks compete: those with the largest mass are kept, wherever they are. Some rows "
+                             "keep much, some little.";
+    stage.formula = rules.row ? "per row the max(1, round((1 - s) x key blocks)) largest S, ties to the lower block"
+                              : "the round((1 - s) x blocks) largest S of the head, ties to the lower block";
+    stage.source = rules.row ? "paper section 4.3" : "paper Eq. 14";
+    const double rows = static_cast<double>(rules.sink ? n - blocks.textCount() : n);
+    stage.facts = {StageFact::fraction("kept budget of this head", 1.0 - found.sparsity),
+                   StageFact::count("blocks chosen", own),
+                   StageFact::real("per row of blocks, mean", rows > 0 ? static_cast<double>(own) / rows : 0)};
+    stage.blocks = pictureOf(scores, blocks, chosen);
+    stage.blocks->rowsAreShares = true;
+    (*input.stages)(std::move(stage));
+    if (!rules.sink || blocks.textCount() == 0) return;
+    Stage text;
+    text.chapter = "text sink";
+    text.title = "Text is always kept";
+    text.text =
+        "Rows and columns of blocks that hold a text token are kept whatever they score: the prompt steers the "
+        "video, and it is cheap.";
+    text.source = "paper section 4.3; text_sink";
+    text.facts = {StageFact::count("blocks with text a side", blocks.textCount()),
+                  StageFact::count("blocks kept for it", sink),
+                  StageFact::words("counted", rules.sinkInBudget ? "inside the budget" : "on top of the budget"),
+                  StageFact::fraction("recall on the block scores", found.recall)};
+    text.blocks = pictureOf(scores, blocks, found.mask);
+    text.blocks->rowsAreShares = true;
+    (*input.stages)(std::move(text));
+  }
+
+  static void showOutcome(const MethodInput& input, const Blocks& blocks, const Found& found) {
+    const bool reused = found.step != input.head.id.call.step;
+    if (reused) {
+      Stage stage;
+      stage.chapter = "reuse";
+      stage.title = fmt::format("No search here: the mask of step {}", found.step);
+      stage.text =
+          "Which blocks matter changes slowly from one denoising step to the next, so the mask that was found "
+          "is kept until the next search.";
+      stage.source = "paper Fig. 7, T_s; search_steps";
+      stage.facts = {StageFact::words("starts from", fmt::format("the mask of step {}", found.step)),
+                     StageFact::count("blocks a side", blocks.count()),
+                     StageFact::fraction("recall when it was found", found.recall)};
+      (*input.stages)(std::move(stage));
+    } else if (found.staleCost) {
+      Stage stage;
+      stage.chapter = "stale LSE";
+      stage.title = fmt::format("What the LSE of step {} costs", found.lseStep);
+      stage.text =
+          "An old LSE weighs the rows of a block wrongly against each other, so other blocks may win. Searched "
+          "once more with this step's own LSE, the same number of blocks holds this much more.";
+      stage.formula = "cost = recall of the mask from fresh scores - recall of this mask, both on fresh scores";
+      stage.source = "the cached LSE of the first search is never refreshed; stale_lse_recall_cost";
+      stage.facts = {StageFact::fraction("recall that staleness costs", *found.staleCost),
+                     StageFact::real("mean shift of the LSE", found.lseShift.value_or(0)),
+                     StageFact::words("LSE from", fmt::format("step {}", found.lseStep))};
+      (*input.stages)(std::move(stage));
+    }
+    Stage last;
+    last.last = true;
+    last.chapter = "plan";
+    last.title = "The mask, in the model's own order";
+    last.text =
+        "AdaSpa moves no token: blocks are kept where they lie. The recall on the block scores is the kept mass "
+        "itself, unless mask or LSE are of an earlier step.";
+    last.source = "paper section 4.3";
+    last.facts = {StageFact::fraction("recall at the search", found.recall),
+                  StageFact::words("searched at", fmt::format("step {}", found.step))};
+    (*input.stages)(std::move(last));
   }
 
   // Levels and masks of all heads that were searched at this step.
@@ -347,6 +521,7 @@ class AdaSpaMethod final : public Method {
     std::map<int, Found> results;
     std::vector<int> order;
     Index above = 0;
+    const int shown = input.head.id.head;
     for (const auto& [head, search] : state.pending) {
       Found& found = results[head];
       found.mask = select(search.scores, blocks, base, rules, control);
@@ -377,7 +552,9 @@ class AdaSpaMethod final : public Method {
         moveTo(order[at(i)], 1, high);
         moveTo(order[order.size() - 1 - at(i)], -1, low);
       }
+      if (input.stages != nullptr) showLevels(input, results, order, above, moved, low, high);
     }
+    if (input.stages != nullptr) showSelection(input, blocks, state.pending[shown].scores, results[shown], rules);
     for (auto& [head, found] : results) {
       const Search& search = state.pending[head];
       found.levelHeads = order.size();

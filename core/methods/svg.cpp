@@ -10,6 +10,7 @@
 
 #include "sampling.h"
 #include "sparsight/core/method.h"
+#include "sparsight/core/stages.h"
 #include "svg_rules.h"
 
 namespace sparsight {
@@ -133,6 +134,84 @@ struct Losses {
   Index drawn = 0;
 };
 
+[[nodiscard]] Index modelToken(const std::vector<Index>& order, Index position) {
+  return order.empty() ? position : order[at(position)];
+}
+
+void showSample(const MethodInput& input, const Sample& sample, const std::vector<Index>& frameMajor, Index tokens) {
+  Stage stage;
+  stage.chapter = "sampled rows";
+  stage.title = fmt::format("A few query rows decide: {} of {}", sample.drawn, tokens);
+  stage.text =
+      "The whole head would cost as much as the attention that is to be saved, so a few rows stand for it. "
+      "Their exact output is computed, and what it would be under either of two masks.";
+  stage.source = "sample_mse in svg/models/*/attention.py; num_sampled_rows, sample_mse_max_row";
+  stage.facts = {StageFact::count("rows drawn", sample.drawn),
+                 StageFact::count("different rows", static_cast<Index>(sample.rows.size())),
+                 StageFact::count("drawn from the first", std::min(input.params.integer("sample_mse_max_row"), tokens)),
+                 StageFact::words("starts from", "nothing: each step is judged anew")};
+  TokenPicture picture;
+  picture.what = "sampled query rows";
+  picture.values.assign(at(tokens), 0.0F);
+  for (const Index position : sample.positions) picture.values[at(modelToken(frameMajor, position))] = 1.0F;
+  stage.tokens.push_back(std::move(picture));
+  (*input.stages)(std::move(stage));
+}
+
+// What one profiling mask keeps of the sampled rows, and what that costs.
+void showMask(const MethodInput& input, const Sample& sample, const SvgGeometry& geometry,
+              const std::vector<Index>& order, const std::vector<Index>& queries, bool temporal,
+              const std::vector<Index>& ptr, const std::vector<Interval>& intervals, double loss) {
+  Stage stage;
+  stage.chapter = temporal ? "temporal mask" : "spatial mask";
+  stage.title = temporal ? "What if the head looks at one place in all frames?"
+                         : "What if the head looks around in its own frame?";
+  stage.text = temporal ? "The temporal mask: a band in token-major order, where all frames of a place lie side by "
+                          "side. On the video: what one of the sampled rows (marked) may look at."
+                        : "The spatial mask: a band in frame-major order, which is the frames around the query's own. "
+                          "On the video: what one of the sampled rows (marked) may look at.";
+  stage.formula = "loss = mean |O_masked - O_dense|^2 over sampled rows and channels";
+  stage.source = "get_attention_mask in svg/models/*/utils.py; bands of 128-token blocks, whatever the budget";
+  BlockPicture blocks;
+  blocks.what = temporal ? "kept share of 128 keys, token-major order" : "kept share of 128 keys, frame-major order";
+  blocks.rowName = "sampled row";
+  blocks.columnName = "key block";
+  blocks.rows = static_cast<Index>(sample.rows.size());
+  blocks.columns = (geometry.tokens + kBlock - 1) / kBlock;
+  blocks.logScale = false;
+  blocks.values.assign(at(blocks.rows * blocks.columns), 0.0F);
+  double kept = 0;
+  for (Index i = 0; i < blocks.rows; ++i) {
+    for (Index n = ptr[at(i)]; n < ptr[at(i + 1)]; ++n) {
+      const Interval& range = intervals[at(n)];
+      kept += static_cast<double>(range.last - range.first) * sample.times[at(i)];
+      for (Index b = range.first / kBlock; b * kBlock < range.last; ++b) {
+        const Index first = std::max(range.first, b * kBlock);
+        const Index end = std::min({range.last, (b + 1) * kBlock});
+        const Index size = std::min(kBlock, geometry.tokens - b * kBlock);
+        blocks.values[at(i * blocks.columns + b)] += static_cast<float>(end - first) / static_cast<float>(size);
+      }
+    }
+  }
+  stage.blocks = std::move(blocks);
+  stage.facts = {StageFact::fraction("keys kept by a sampled row, mean",
+                                     kept / (static_cast<double>(sample.drawn) * static_cast<double>(geometry.tokens))),
+                 StageFact::real(temporal ? "temporal loss" : "spatial loss", loss)};
+  // A row in the middle of the sample: neither at the video's border nor always the same.
+  const std::size_t shown = sample.rows.size() / 2;
+  TokenPicture picture;
+  picture.what = "keys that the marked row keeps";
+  picture.values.assign(at(geometry.tokens), 0.0F);
+  for (Index n = ptr[shown]; n < ptr[shown + 1]; ++n) {
+    for (Index c = intervals[at(n)].first; c < intervals[at(n)].last; ++c) {
+      picture.values[at(modelToken(order, c))] = 1.0F;
+    }
+  }
+  picture.marked = {queries[shown]};
+  stage.tokens.push_back(std::move(picture));
+  (*input.stages)(std::move(stage));
+}
+
 [[nodiscard]] Losses profile(const MethodInput& input, const SvgGeometry& geometry, Backend& backend,
                              const Control& control) {
   const HeadData& head = input.head;
@@ -144,6 +223,9 @@ struct Losses {
   const std::vector<Index> frameMajor = svgOrder(geometry, false);
   const std::vector<Index> tokenMajor = svgOrder(geometry, true);
   const Sample sample = sampleRows(input, geometry, frameMajor);
+  std::vector<Index> sampledTokens;
+  for (const Index position : sample.positions) sampledTokens.push_back(modelToken(frameMajor, position));
+  if (input.stages != nullptr) showSample(input, sample, frameMajor, geometry.tokens);
 
   // Only the sampled queries travel. Padding keys take part in profiling (both implementations attend to them), so the
   // validity flags are dropped here.
@@ -162,31 +244,37 @@ struct Losses {
   std::vector<Index> all(sample.rows.size());
   for (std::size_t i = 0; i < all.size(); ++i) all[i] = static_cast<Index>(i);
 
-  const auto attendMasked = [&](const PreparedHead& prepared, bool temporal) {
-    const std::vector<Index> token = temporal ? inverseOf(tokenMajor, geometry.tokens) : std::vector<Index>{};
-    std::vector<Index> ptr{0};
-    std::vector<Interval> intervals;
-    for (const Index position : sample.positions) {
-      const Index own = temporal ? token[at(frameMajor.empty() ? position : frameMajor[at(position)])] : position;
-      const std::vector<Interval> kept = svgProfileRow(geometry, temporal, own);
-      intervals.insert(intervals.end(), kept.begin(), kept.end());
-      ptr.push_back(static_cast<Index>(intervals.size()));
-    }
-    return backend.attend(prepared, all, RowKeep{ptr, intervals, {}}, control);
-  };
   const Index width = head.input.v.cols;
   Losses losses;
   losses.drawn = sample.drawn;
   AttendResult full;
+  const auto lossUnder = [&](const PreparedHead& prepared, bool temporal) {
+    const std::vector<Index> token = temporal ? inverseOf(tokenMajor, geometry.tokens) : std::vector<Index>{};
+    std::vector<Index> ptr{0};
+    std::vector<Interval> intervals;
+    for (const Index position : sample.positions) {
+      const Index own = temporal ? token[at(modelToken(frameMajor, position))] : position;
+      const std::vector<Interval> kept = svgProfileRow(geometry, temporal, own);
+      intervals.insert(intervals.end(), kept.begin(), kept.end());
+      ptr.push_back(static_cast<Index>(intervals.size()));
+    }
+    const AttendResult kept = backend.attend(prepared, all, RowKeep{ptr, intervals, {}}, control);
+    const double loss = meanSquaredError(kept, full, sample, width);
+    if (input.stages != nullptr) {
+      showMask(input, sample, geometry, temporal ? tokenMajor : frameMajor, sampledTokens, temporal, ptr, intervals,
+               loss);
+    }
+    return loss;
+  };
   {
     const auto prepared = frameMajor.empty() ? backend.prepare(effectiveInput(rows, true), head.keepAlive, control)
                                              : prepareInKeyOrder(rows, true, frameMajor, backend, control);
     full = backend.attend(*prepared, all, {}, control);
-    losses.spatial = meanSquaredError(attendMasked(*prepared, false), full, sample, width);
+    losses.spatial = lossUnder(*prepared, false);
   }
   // Token-major keys turn the temporal mask into ranges, too.
   const auto prepared = prepareInKeyOrder(rows, true, tokenMajor, backend, control);
-  losses.temporal = meanSquaredError(attendMasked(*prepared, true), full, sample, width);
+  losses.temporal = lossUnder(*prepared, true);
   return losses;
 }
 
@@ -222,6 +310,7 @@ class SvgMethod final : public Method {
     return defaults;
   }
 
+  [[nodiscard]] bool hasStages() const noexcept override { return true; }
   [[nodiscard]] Plan plan(const MethodInput& input, MethodState*, Backend& backend,
                           const Control& control) const override {
     const HeadData& head = input.head;
@@ -247,10 +336,58 @@ class SvgMethod final : public Method {
           "kept {:g} % leaves no band beside the text of this sequence (band {} tokens)", kept * 100.0, width));
     }
     layOut(geometry, temporal, width, head, control, plan);
+    if (input.stages != nullptr) {
+      showDecision(input, plan, forced != "none");
+      showBand(input, geometry, temporal, width, kept);
+    }
     return plan;
   }
 
  private:
+  static void showDecision(const MethodInput& input, const Plan& plan, bool forced) {
+    const bool temporal = plan.headClass == HeadClass::Temporal;
+    Stage stage;
+    stage.chapter = "decision";
+    stage.title = fmt::format("This head is {}", headClassName(plan.headClass));
+    stage.source = "force_class";
+    if (forced) {
+      stage.text = fmt::format("The class was not measured: force_class says {}.", headClassName(plan.headClass));
+      (*input.stages)(std::move(stage));
+      return;
+    }
+    stage.text =
+        "The mask with the smaller loss gives the class; spatial wins a tie. The margin says how sure that is: "
+        "0 is a coin toss, 1 is certain.";
+    stage.formula = "class = argmin(spatial loss a, temporal loss b),   margin = |a - b| / (a + b)";
+    stage.source = "svg/models/*/attention.py";
+    const auto loss = [&](std::size_t i) { return static_cast<double>((*plan.mse)[i]); };
+    stage.facts = {StageFact::real("spatial loss", loss(0)), StageFact::real("temporal loss", loss(1)),
+                   StageFact::words("class", std::string(headClassName(plan.headClass)))};
+    if (plan.margin) stage.facts.push_back(StageFact::real("margin", *plan.margin));
+    stage.bars = StageBars{"loss of either mask: the smaller one wins",
+                           {{"spatial", loss(0), 0, !temporal}, {"temporal", loss(1), 0, temporal}},
+                           std::nullopt,
+                           {}};
+    (*input.stages)(std::move(stage));
+  }
+
+  static void showBand(const MethodInput& input, const SvgGeometry& geometry, bool temporal, Index width, double kept) {
+    Stage stage;
+    stage.last = true;
+    stage.chapter = "plan";
+    stage.title = temporal ? "Reordered, a band along the diagonal" : "A band along the diagonal";
+    stage.text = temporal ? "Tokens are put in token-major order: all frames of one place side by side. What was "
+                            "scattered becomes a band, and one band mask serves both classes."
+                          : "In the model's frame-major order, near tokens are near the diagonal: a band keeps them. "
+                            "Text rows and columns, or the first frame's keys, stay as the model's rule says.";
+    stage.formula = "half width W = S (1 - sqrt(1 - s')),   s' = s - 2 C / S, rounded to 128 tokens";
+    stage.source = "sparsity_to_width in svg/models/*/utils.py";
+    stage.facts = {StageFact::fraction("kept, asked for", kept), StageFact::count("band, tokens to either side", width),
+                   StageFact::real("the same in frames, before rounding", svgBandFrames(geometry, kept)),
+                   StageFact::words("rule", std::string(modelRuleName(geometry.rule)))};
+    (*input.stages)(std::move(stage));
+  }
+
   static void classify(const MethodInput& input, const SvgGeometry& geometry, Backend& backend, const Control& control,
                        Plan& plan) {
     const Losses losses = profile(input, geometry, backend, control);

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <map>
 
+#include "cluster_stages.h"
 #include "clustering.h"
 #include "sparsight/core/method.h"
 
@@ -44,19 +45,29 @@ class Svg2Method final : public ClusterMethod {
     return defaults;
   }
 
+  [[nodiscard]] bool hasStages() const noexcept override { return true; }
   [[nodiscard]] Plan plan(const MethodInput& input, MethodState* state, Backend& backend,
                           const Control& control) const override {
     control.checkpoint();
     const ClusterGeometry geometry = clusterGeometry(input, "svg2");
-    const Result clusters = cluster(input, geometry, static_cast<Svg2State*>(state), backend, control);
+    ClusterStages stages(input, geometry);
+    const Result clusters = cluster(input, geometry, static_cast<Svg2State*>(state), stages, backend, control);
     const Index dim = input.head.input.q.cols;
     const std::vector<double> probabilities =
         clusterProbabilities(clusters.q, clusters.k, input.prepared.input().scale, true, dim);
+    stages.scores(clusters.q, clusters.k, probabilities, true,
+                  "paper Eq. 1; identify_dynamic_map in svg/models/*/attention.py");
     const double ratio = input.params.real("min_kc_ratio", input.headIndex);
     const Index keys = clusters.k.clusters();
     const auto floor = static_cast<Index>(ratio * static_cast<double>(keys));
-    const TopPMap map = topPMap(probabilities, clusters.q, keys, input.params.real("top_p_kmeans"),
-                                [&](Index crossing) { return std::max(crossing, floor); });
+    const double topP = input.params.real("top_p_kmeans");
+    const TopPMap map =
+        topPMap(probabilities, clusters.q, keys, topP, [&](Index crossing) { return std::max(crossing, floor); });
+    stages.selection(clusters.q, clusters.k, probabilities, map, topP, floor,
+                     "Every query cluster takes key clusters from the most probable down until the estimate says "
+                     "enough, and at least the floor. So each gets as many as it needs.",
+                     "paper Eq. 2; --top_p_kmeans, --min_kc_ratio");
+    stages.permuted(map);
     Plan plan = clusteredPlan("svg2", geometry, clusters.q, clusters.k, probabilities, map);
     plan.plannerFlops = clusters.q.flops + clusters.k.flops +
                         2.0 * static_cast<double>(clusters.q.clusters()) * static_cast<double>(keys * dim);
@@ -71,7 +82,8 @@ class Svg2Method final : public ClusterMethod {
     if (!input.params.flag("zero_step_kmeans_init")) return;
     try {
       const ClusterGeometry geometry = clusterGeometry(input, "svg2");
-      static_cast<void>(cluster(input, geometry, static_cast<Svg2State*>(state), backend, control));
+      ClusterStages stages(input, geometry);
+      static_cast<void>(cluster(input, geometry, static_cast<Svg2State*>(state), stages, backend, control));
     } catch (const Error& error) {
       if (error.code() != ErrorCode::Unsupported) throw;  // the head is dense here: nothing to skip
     }
@@ -84,8 +96,8 @@ class Svg2Method final : public ClusterMethod {
     std::vector<std::string> warnings;
   };
 
-  static Result cluster(const MethodInput& input, const ClusterGeometry& geometry, Svg2State* state, Backend& backend,
-                        const Control& control) {
+  static Result cluster(const MethodInput& input, const ClusterGeometry& geometry, Svg2State* state,
+                        ClusterStages& stages, Backend& backend, const Control& control) {
     const ParamSet& params = input.params;
     Result result;
     KMeansOptions options;
@@ -94,12 +106,12 @@ class Svg2Method final : public ClusterMethod {
     options.returnMovedOnStop = params.text("variant") == "sparsevideo";
     const int step = input.head.id.call.step;
     Centroids* stored = Svg2State::find(state, input.head.id.head);
-    std::vector<float> q, k;
+    Seeds seeds;
     if (stored != nullptr) {
       result.startedFrom = stored->step;
       options.iterations = params.integer("kmeans_iter_step");
-      q = stored->q;
-      k = stored->k;
+      seeds.q = stored->q;
+      seeds.k = stored->k;
       if (step > stored->step + 1) {
         result.warnings.push_back(
             fmt::format("step {} starts from the centroids of step {}: the steps between were not run (captured, "
@@ -108,9 +120,7 @@ class Svg2Method final : public ClusterMethod {
       }
     } else {
       options.iterations = params.integer("kmeans_iter_init");
-      Seeds seeds = seedBoth(input, geometry, params.text("init") == "kmeans++", backend, control);
-      q = std::move(seeds.q);
-      k = std::move(seeds.k);
+      seeds = seedBoth(input, geometry, params.text("init") == "kmeans++", backend, control);
       result.warnings = std::move(seeds.warnings);
     }
     if (options.iterations == 0) {
@@ -118,10 +128,20 @@ class Svg2Method final : public ClusterMethod {
           "0 k-means iterations: tokens are assigned to the seeds (the reference stops with an "
           "error, the export runtime does this)");
     }
-    result.q = kMeans(input.prepared, geometry, Side::Query, std::move(q), options, backend,
-                      Control{control.stop, [&control](double f) { control.report(0.3 * f); }});
-    result.k = kMeans(input.prepared, geometry, Side::Key, std::move(k), options, backend,
-                      Control{control.stop, [&control](double f) { control.report(0.3 + 0.7 * f); }});
+    const auto run = [&](Side side, std::vector<float> from, const std::vector<Index>& tokens, double done,
+                         double share) {
+      stages.seeds(side, tokens, static_cast<Index>(from.size()) / input.head.input.q.cols,
+                   result.startedFrom.value_or(-1), params.text("init"));
+      if (stages.watched()) {
+        options.onRound = [&](const Clustering& now, double shift, bool stopped) {
+          stages.round(side, now, shift, stopped, options.iterations, distance);
+        };
+      }
+      return kMeans(input.prepared, geometry, side, std::move(from), options, backend,
+                    Control{control.stop, [&control, done, share](double f) { control.report(done + share * f); }});
+    };
+    result.q = run(Side::Query, std::move(seeds.q), seeds.qTokens, 0, 0.3);
+    result.k = run(Side::Key, std::move(seeds.k), seeds.kTokens, 0.3, 0.7);
     if (state != nullptr) state->heads[input.head.id.head] = {result.q.centroids, result.k.centroids, step};
     return result;
   }

@@ -3,7 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
+#include <memory>
 
+#include "cluster_stages.h"
 #include "clustering.h"
 #include "sparsight/core/method.h"
 #include "sparsight/core/profile.h"
@@ -59,37 +62,30 @@ class SvooMethod final : public ClusterMethod {
     return defaults;
   }
 
+  [[nodiscard]] bool hasStages() const noexcept override { return true; }
   [[nodiscard]] Plan plan(const MethodInput& input, MethodState* state, Backend& backend,
                           const Control& control) const override {
     control.checkpoint();
     const ClusterGeometry geometry = clusterGeometry(input, "svoo");
-    const bool paper = input.params.text("variant") == "paper";
     const Index dim = input.head.input.q.cols;
     CachedClusters own;
     std::vector<std::string> warnings;
+    ClusterStages stages(input, geometry);
     const auto [entry, fresh] =
-        clustersOf(input, geometry, static_cast<SvooState*>(state), own, warnings, backend, control);
+        clustersOf(input, geometry, static_cast<SvooState*>(state), own, warnings, stages, backend, control);
     const Clustering& q = entry->clusters.q;
     const Clustering& k = entry->clusters.k;
-    const std::vector<double> probabilities = clusterProbabilities(q, k, input.prepared.input().scale, !paper, dim);
-
     const Floor floor = floorOf(input);
     if (floor.warning) warnings.push_back(*floor.warning);
     if (input.profile != nullptr) checkProfile(*input.profile, input.numSteps, warnings);
-    const Index floorClusters = truncated(floor.ratio, k.clusters(), input.params.text("variant") == "sparsevideo");
-    const double topP = input.params.real("top_p_kmeans");
-    const TopPMap map = topPMap(probabilities, q, k.clusters(), topP, [&](Index crossing) {
-      if (topP >= 1.0) return k.clusters();  // the scripts' own way to say dense
-      // Eq. 7 speaks of skipped fractions: the smaller of two of them keeps more.
-      const bool sparseEnough = 1.0 - floor.ratio > kPaperTheta;
-      return paper && !sparseEnough ? std::min(crossing, floorClusters) : std::max(crossing, floorClusters);
-    });
-    Plan plan = clusteredPlan("svoo", geometry, q, k, probabilities, map);
+    const Choice choice = choose(input, q, k, floor);
+    if (stages.watched()) showChoice(input, q, k, floor, choice, stages);
+    Plan plan = clusteredPlan("svoo", geometry, q, k, choice.probabilities, choice.map);
     plan.plannerFlops = (fresh ? q.flops + k.flops : 0.0) +
                         2.0 * static_cast<double>(q.clusters()) * static_cast<double>(k.clusters() * dim);
     if (!fresh) plan.reusedFromStep = entry->step;
     plan.facts["floor_ratio"] = floor.ratio;
-    plan.facts["floor_clusters"] = static_cast<double>(floorClusters);
+    plan.facts["floor_clusters"] = static_cast<double>(choice.floorClusters);
     plan.facts["floor_from_profile"] = floor.profiled ? 1.0 : 0.0;
     plan.warnings = std::move(warnings);
     return plan;
@@ -101,6 +97,45 @@ class SvooMethod final : public ClusterMethod {
   static Index truncated(double ratio, Index clusters, bool singlePrecision) {
     if (singlePrecision) ratio = static_cast<double>(static_cast<float>(ratio));
     return static_cast<Index>(ratio * static_cast<double>(clusters));
+  }
+
+  // Which key clusters each query cluster keeps.
+  struct Choice {
+    std::vector<double> probabilities;
+    Index floorClusters = 0;
+    TopPMap map;
+  };
+
+  static Choice choose(const MethodInput& input, const Clustering& q, const Clustering& k, const Floor& floor) {
+    const bool paper = input.params.text("variant") == "paper";
+    Choice choice;
+    choice.probabilities = clusterProbabilities(q, k, input.prepared.input().scale, !paper, input.head.input.q.cols);
+    choice.floorClusters = truncated(floor.ratio, k.clusters(), input.params.text("variant") == "sparsevideo");
+    const double topP = input.params.real("top_p_kmeans");
+    choice.map = topPMap(choice.probabilities, q, k.clusters(), topP, [&](Index crossing) {
+      if (topP >= 1.0) return k.clusters();  // the scripts' own way to say dense
+      // Eq. 7 speaks of skipped fractions: the smaller of two of them keeps more.
+      const bool sparseEnough = 1.0 - floor.ratio > kPaperTheta;
+      return paper && !sparseEnough ? std::min(crossing, choice.floorClusters)
+                                    : std::max(crossing, choice.floorClusters);
+    });
+    return choice;
+  }
+
+  static void showChoice(const MethodInput& input, const Clustering& q, const Clustering& k, const Floor& floor,
+                         const Choice& choice, ClusterStages& stages) {
+    const bool paper = input.params.text("variant") == "paper";
+    stages.scores(q, k, choice.probabilities, !paper, "identify_dynamic_map in svoo/co_clustering.py");
+    stages.selection(
+        q, k, choice.probabilities, choice.map, input.params.real("top_p_kmeans"), choice.floorClusters,
+        floor.profiled ? fmt::format("Every query cluster keeps the longer of two: what top-p asks for, and the floor "
+                                     "that the offline profile gives this head ({:g} of the key clusters).",
+                                     floor.ratio)
+                       : fmt::format("Every query cluster keeps the longer of two: what top-p asks for, and a floor. "
+                                     "Without a profile the floor is the same everywhere ({:g} of the key clusters).",
+                                     floor.ratio),
+        "identify_dynamic_map in svoo/co_clustering.py; sparsity_csv_path, min_kc_ratio");
+    stages.permuted(choice.map);
   }
 
   // Taken as it is, as the reference does, but said.
@@ -149,8 +184,8 @@ class SvooMethod final : public ClusterMethod {
   };
 
   static Use clustersOf(const MethodInput& input, const ClusterGeometry& geometry, SvooState* state,
-                        CachedClusters& own, std::vector<std::string>& warnings, Backend& backend,
-                        const Control& control) {
+                        CachedClusters& own, std::vector<std::string>& warnings, ClusterStages& stages,
+                        Backend& backend, const Control& control) {
     const int step = input.head.id.call.step;
     const int scheduled = scheduledStep(input.params, step);
     const CachedClusters* stored = SvooState::find(state, input.head.id.head);
@@ -161,13 +196,30 @@ class SvooMethod final : public ClusterMethod {
     } else if (!again) {
       again = scheduled == step || stored->scheduledFor != scheduled;
     }
-    if (!again) return {stored, false};
+    if (!again) {
+      stages.reused(stored->clusters.q, stored->clusters.k, stored->step);
+      return {stored, false};
+    }
 
     Seeds seeds = seedBoth(input, geometry, false, backend, control);
+    stages.seeds(Side::Query, seeds.qTokens, static_cast<Index>(seeds.qTokens.size()), -1, "random");
+    stages.seeds(Side::Key, seeds.kTokens, static_cast<Index>(seeds.kTokens.size()), -1, "random");
     warnings.insert(warnings.end(), seeds.warnings.begin(), seeds.warnings.end());
     const Index rounds = input.params.integer(stored == nullptr ? "kmeans_iter_init" : "kmeans_iter_step");
+    std::function<void(const CoClustering&, Side)> onHalf;
+    if (stages.watched()) {
+      onHalf = [&](const CoClustering& now, Side side) {
+        std::shared_ptr<const Plan> plan;
+        if (now.q.clusters() > 0) {
+          const Choice choice = choose(input, now.q, now.k, floorOf(input));
+          plan = std::make_shared<const Plan>(
+              clusteredPlan("svoo", geometry, now.q, now.k, choice.probabilities, choice.map));
+        }
+        stages.half(side, now, rounds, std::move(plan));
+      };
+    }
     own.clusters =
-        coCluster(input.prepared, geometry, std::move(seeds.q), std::move(seeds.k), rounds, backend, control);
+        coCluster(input.prepared, geometry, std::move(seeds.q), std::move(seeds.k), rounds, backend, control, onHalf);
     own.step = step;
     own.scheduledFor = scheduled;
     if (scheduled != step && input.params.text("variant") != "sparsevideo") {

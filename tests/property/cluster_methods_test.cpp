@@ -5,6 +5,7 @@
 
 #include <numeric>
 
+#include "clustering.h"
 #include "tests/unit/core/method_test_support.h"
 
 #if SPARSIGHT_HAVE_RAPIDCHECK
@@ -72,6 +73,51 @@ TEST(ClusterMethods, MoreBudgetNeverLowersTheMass) {
     for (std::size_t i = 0; i < a.blockMask.size(); ++i) RC_ASSERT(b.blockMask[i] >= a.blockMask[i]);
     const double less = evaluatePlan(a, head, {}, *kit().backend, {}).keptMass;
     RC_ASSERT(evaluatePlan(b, head, {}, *kit().backend, {}).keptMass >= less - 1e-5);
+  }));
+}
+
+TEST(ClusterMethods, KMeansRoundsAreThoseOfShorterRuns) {
+  EXPECT_TRUE(holds("what round n shows is what kMeans gives after n iterations", [] {
+    const HeadData head = makeHead(anyHead());
+    const Segment& video = *head.layout.video();
+    ClusterGeometry geometry;
+    geometry.tokens = head.layout.tokenCount;
+    geometry.videoStart = video.start;
+    geometry.videoTokens = video.length;
+    const Side side = *rc::gen::element(Side::Query, Side::Key);
+    KMeansOptions options;
+    options.distance = *rc::gen::element(Distance::Euclid, Distance::Cosine, Distance::Dot);
+    options.returnMovedOnStop = *rc::gen::arbitrary<bool>();
+    options.iterations = *rc::gen::inRange(0, 9);
+    std::vector<float> seeds;
+    const Index dim = head.input.q.cols;
+    for (Index c = 0, count = *rc::gen::inRange<Index>(1, 7); c < count; ++c) {
+      seeds.resize(seeds.size() + at(dim));
+      rowToFloat(side == Side::Query ? head.input.q : head.input.k,
+                 video.start + *rc::gen::inRange<Index>(0, video.length), std::span(seeds).last(at(dim)));
+    }
+    Backend& backend = *kit().backend;
+    const auto prepared = backend.prepare(head.input, head.keepAlive, {});
+    std::vector<Clustering> rounds;
+    bool stopped = false;
+    KMeansOptions watched = options;
+    watched.onRound = [&](const Clustering& now, double, bool ended) {
+      rounds.push_back(now);
+      stopped = ended;
+    };
+    const Clustering whole = kMeans(*prepared, geometry, side, seeds, watched, backend, {});
+    const Clustering unwatched = kMeans(*prepared, geometry, side, seeds, options, backend, {});
+    RC_ASSERT(whole.labels == unwatched.labels && whole.centroids == unwatched.centroids);
+    RC_ASSERT(!rounds.empty() && rounds.back().labels == whole.labels && rounds.back().sizes == whole.sizes);
+    RC_ASSERT(stopped || static_cast<Index>(rounds.size()) == options.iterations);
+    for (std::size_t n = 0; n < rounds.size(); ++n) {
+      KMeansOptions shorter = options;
+      shorter.iterations = options.iterations == 0 ? 0 : static_cast<Index>(n) + 1;
+      const Clustering brief = kMeans(*prepared, geometry, side, seeds, shorter, backend, {});
+      RC_ASSERT(rounds[n].labels == brief.labels);
+      RC_ASSERT(rounds[n].sizes == brief.sizes);
+      RC_ASSERT(rounds[n].objective == brief.objective);
+    }
   }));
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -98,6 +99,9 @@ struct Draws {
 };
 
 class Profile;
+struct Stage;
+/// Takes the stages of a decision in their order (stages.h).
+using StageSink = std::function<void(Stage)>;
 
 /// One head to plan, with its place in the run.
 struct MethodInput {
@@ -111,10 +115,11 @@ struct MethodInput {
   std::vector<double> timesteps;    ///< full schedule; may be empty
   const Draws* draws = nullptr;
   bool includePadding = false;
-  const Profile* profile = nullptr;  ///< read by the run from the parameter sparsity_csv_path; null: none
-  std::size_t selectedHeads = 1;     ///< of this call
-  int numHeads = 0;                  ///< of the model (0 = unknown)
-  bool dense = false;                ///< warm-up is on and keeps this call dense: only survey and observeDense see it
+  const Profile* profile = nullptr;   ///< read by the run from the parameter sparsity_csv_path; null: none
+  std::size_t selectedHeads = 1;      ///< of this call
+  int numHeads = 0;                   ///< of the model (0 = unknown)
+  bool dense = false;                 ///< warm-up is on and keeps this call dense: only survey and observeDense see it
+  const StageSink* stages = nullptr;  ///< plan() and survey() tell it how they decide; nullptr: nobody watches
 };
 
 /// What a method carries from step to step within one (branch, layer), or within one layer for all branches: centroids,
@@ -171,6 +176,8 @@ class Method {
     bool moreKeepsMore = true;  ///< false: larger values keep less
   };
   [[nodiscard]] virtual std::optional<Knob> knob() const { return std::nullopt; }
+  /// True: plan() reports its stages to MethodInput::stages, so that it can be walked through.
+  [[nodiscard]] virtual bool hasStages() const noexcept { return false; }
   /// Throws Error{Unsupported} with the reason for a head it cannot handle.
   [[nodiscard]] virtual Plan plan(const MethodInput& input, MethodState* state, Backend& backend,
                                   const Control& control) const = 0;

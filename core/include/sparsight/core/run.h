@@ -59,6 +59,13 @@ struct RunRequest {
   /// Heads that an interrupted run of this request has measured (readEarlierResults): they are not evaluated again, and
   /// planned again only where the method carries state on to later steps. Their plans come without arrays.
   std::map<HeadId, HeadReport> earlier;
+  /// A head whose decision is watched: its stages, then its plan, each with what it was made from.
+  struct Watch {
+    HeadId head;
+    std::function<void(Stage, const HeadData&, const PreparedHead&)> stage;
+    std::function<void(const Plan&, const HeadData&, const PreparedHead&)> planned;
+  };
+  const Watch* watch = nullptr;  ///< nullptr: nobody watches; must outlive the run
 };
 struct RunReport {
   std::string methodId;
