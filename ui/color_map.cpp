@@ -3,6 +3,7 @@
 
 #include <QCoreApplication>
 #include <atomic>
+#include <cmath>
 
 #include "ui/theme.h"
 
@@ -70,6 +71,18 @@ const std::vector<Palette>& sequentialPalettes() {
 }
 
 Palette defaultPalette(bool dark) { return dark ? Palette::Magma : Palette::Viridis; }
+
+QRgb clusterColor(Index cluster, bool dark) {
+  // The golden angle: any few numbers in a row lie far apart on the circle; three levels set equal hues apart.
+  const double hue = std::fmod(static_cast<double>(cluster) * 0.6180339887498949, 1.0);
+  const auto level = static_cast<double>(cluster % 3);
+  return dark ? QColor::fromHsvF(static_cast<float>(hue), static_cast<float>(0.45 + 0.15 * level),
+                                 static_cast<float>(0.95 - 0.12 * level))
+                    .rgb()
+              : QColor::fromHsvF(static_cast<float>(hue), static_cast<float>(0.5 + 0.15 * level),
+                                 static_cast<float>(0.88 - 0.14 * level))
+                    .rgb();
+}
 
 QString powerOfTen(int exponent) {
   if (exponent == 0) return QStringLiteral("1");

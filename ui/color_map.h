@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "sparsight/core/palette.h"
+#include "sparsight/kernels/types.h"
 
 namespace sparsight {
 
@@ -58,6 +59,8 @@ class ColorLut {
 [[nodiscard]] const std::vector<Palette>& sequentialPalettes();
 /// Magma on dark, viridis on light.
 [[nodiscard]] Palette defaultPalette(bool dark);
+/// Colours that tell neighbouring cluster numbers apart; there are more clusters than colours.
+[[nodiscard]] QRgb clusterColor(Index cluster, bool dark);
 /// "10⁻³", "1": a power of ten as the colour bar writes it.
 [[nodiscard]] QString powerOfTen(int exponent);
 

@@ -47,6 +47,7 @@ FramesCanvas::FramesCanvas(QWidget* parent) : QWidget(parent) {
 void FramesCanvas::setLayoutOf(const TokenLayout& layout) {
   m_layout = layout;
   m_values.clear();
+  m_painted.clear();
   m_kept.clear();
   stale();
   place();
@@ -61,6 +62,11 @@ void FramesCanvas::setPreview(std::vector<QImage> pictures) {
 void FramesCanvas::setValues(std::vector<float> values, std::vector<std::uint8_t> kept) {
   m_values = std::move(values);
   m_kept = std::move(kept);
+  stale();
+}
+
+void FramesCanvas::setTokenColors(std::vector<QRgb> colors) {
+  m_painted = std::move(colors);
   stale();
 }
 
@@ -106,12 +112,17 @@ void FramesCanvas::recolor() {
   m_frameMass.clear();
   m_textMass = 0;
   const Segment* video = m_layout.video();
-  if (video == nullptr || m_values.empty()) return;
+  if (video == nullptr || (m_values.empty() && m_painted.empty())) return;
   if (!m_lut) m_lut.emplace(m_colors, Theme::current());
   const ColorLut& lut = *m_lut;
   const bool onVideo = m_previewShown && !m_preview.empty();
   const auto pixel = [&](Index token) {
     const auto i = static_cast<std::size_t>(token);
+    if (!m_painted.empty()) {
+      const QRgb color = i < m_painted.size() ? m_painted[i] : qRgba(0, 0, 0, 0);
+      if (!onVideo || qAlpha(color) == 0) return qPremultiply(color);
+      return qPremultiply(qRgba(qRed(color), qGreen(color), qBlue(color), qAlpha(color) * 3 / 4));
+    }
     const float p = i < m_values.size() ? m_values[i] : std::numeric_limits<float>::quiet_NaN();
     if (std::isnan(p)) return qRgba(0, 0, 0, 0);
     const bool skipped = !m_kept.empty() && m_kept[i] == 0;
@@ -123,7 +134,8 @@ void FramesCanvas::recolor() {
     return qPremultiply(qRgba(qRed(color), qGreen(color), qBlue(color), alpha));
   };
   const auto massOf = [&](Index token) {
-    const float p = m_values[static_cast<std::size_t>(token)];
+    const auto i = static_cast<std::size_t>(token);
+    const float p = i < m_values.size() ? m_values[i] : 0.0F;
     return std::isnan(p) ? 0.0 : static_cast<double>(p);
   };
   Index token = video->start;

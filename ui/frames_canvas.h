@@ -32,6 +32,8 @@ class FramesCanvas : public QWidget {
   void setPreview(std::vector<QImage> pictures);
   /// [tokens] probabilities (NaN: masked) and, where a method's plan is shown, [tokens] 0 = skipped; empty: no plan.
   void setValues(std::vector<float> values, std::vector<std::uint8_t> kept);
+  /// [tokens] a colour for each instead of values, transparent: none; empty: values again.
+  void setTokenColors(std::vector<QRgb> colors);
   void setColors(const ColorSettings& colors);
   void setPreviewShown(bool shown);
   /// Whether the values are probabilities, whose sum stands above each frame.
@@ -42,6 +44,7 @@ class FramesCanvas : public QWidget {
   void setMessage(const QString& title, const QString& text);
 
   [[nodiscard]] const std::vector<float>& values() const noexcept { return m_values; }
+  [[nodiscard]] const std::vector<QRgb>& tokenColors() const noexcept { return m_painted; }
   [[nodiscard]] const std::vector<std::uint8_t>& kept() const noexcept { return m_kept; }
   [[nodiscard]] Index tokenAt(const QPointF& position) const;
   /// Where a token is painted; empty when it is not (no grid).
@@ -75,6 +78,7 @@ class FramesCanvas : public QWidget {
   TokenLayout m_layout;
   std::vector<QImage> m_preview;
   std::vector<float> m_values;
+  std::vector<QRgb> m_painted;
   std::vector<std::uint8_t> m_kept;
   std::vector<double> m_frameMass;
   double m_textMass = 0;

@@ -37,10 +37,10 @@ namespace {
 constexpr int kOk = 0, kUsage = 2, kInput = 3, kDevice = 4, kInternal = 5;
 
 constexpr const char* kHelp =
-    R"(Usage: sparsight render FILE --view map|grid|profile|classes|curves|frames|permutation|window --out F.png|F.svg|F.pdf [options]
+    R"(Usage: sparsight render FILE --view map|grid|profile|classes|curves|frames|permutation|stepper|window --out F.png|F.svg|F.pdf [options]
 
 A picture of a view or of the whole window, without a display. FILE is a trace (.h5), a profile (.csv, .json) or the
-word "demo". Ids of the workbench's views (map, frames, permutation, heads, heatmap, method, budget, jobs, trace) are accepted too. The picture
+word "demo". Ids of the workbench's views (map, frames, permutation, stepper, heads, heatmap, method, budget, jobs, trace) are accepted too. The picture
 is taken when no job is left and everything is painted exactly; your own settings and layouts neither show nor change.
 
   --out FILE             what to write; the ending says the format
@@ -50,7 +50,7 @@ is taken when no job is left and everything is painted exactly; your own setting
   --step --layer --head --branch    what to show; default: the middle of what was captured
   --pair Q,K             the token pair to pick (map, frames, permutation, window)
   --method ID            run this method first
-  --run head|layer|step|all   on what (default: head for map, frames, permutation and method, else step)
+  --run head|layer|step|all   on what (default: head for map, frames, permutation, stepper and method, else step)
   --param k=v            a parameter of the method; may be repeated
   --profile FILE         the profile to show beside a trace. Without it, profile and curves of a trace measure one: the
                          exact density of every captured head (as sparsight-cli profile), on all rows up to 8,192 tokens,
@@ -72,12 +72,22 @@ The PNG carries view state and command line as text metadata.
 struct ViewName {
   const char *name, *view, *mode;
 };
-constexpr ViewName kViewNames[] = {
-    {"map", "map", ""},       {"grid", "heads", ""},    {"classes", "heads", "class"},      {"profile", "heatmap", ""},
-    {"curves", "budget", ""}, {"heads", "heads", ""},   {"heatmap", "heatmap", ""},         {"budget", "budget", ""},
-    {"method", "method", ""}, {"frames", "frames", ""}, {"permutation", "permutation", ""}, {"jobs", "jobs", ""},
-    {"trace", "trace", ""},   {"window", "", ""}};
-constexpr const char* kViewList = "map, grid, profile, classes, curves, frames, permutation or window";
+constexpr ViewName kViewNames[] = {{"map", "map", ""},
+                                   {"grid", "heads", ""},
+                                   {"classes", "heads", "class"},
+                                   {"profile", "heatmap", ""},
+                                   {"curves", "budget", ""},
+                                   {"heads", "heads", ""},
+                                   {"heatmap", "heatmap", ""},
+                                   {"budget", "budget", ""},
+                                   {"method", "method", ""},
+                                   {"frames", "frames", ""},
+                                   {"permutation", "permutation", ""},
+                                   {"stepper", "stepper", ""},
+                                   {"jobs", "jobs", ""},
+                                   {"trace", "trace", ""},
+                                   {"window", "", ""}};
+constexpr const char* kViewList = "map, grid, profile, classes, curves, frames, permutation, stepper or window";
 constexpr const char* kLaterViews[] = {"compare"};
 
 int fail(int code, const QString& message) {
@@ -444,7 +454,8 @@ class Render {
 
   [[nodiscard]] bool showsOneHead() const {
     return qstrcmp(o.view.view, "map") == 0 || qstrcmp(o.view.view, "frames") == 0 ||
-           qstrcmp(o.view.view, "permutation") == 0 || qstrcmp(o.view.view, "method") == 0;
+           qstrcmp(o.view.view, "permutation") == 0 || qstrcmp(o.view.view, "stepper") == 0 ||
+           qstrcmp(o.view.view, "method") == 0;
   }
 
   void runMethod() {
@@ -489,6 +500,7 @@ class Render {
         ChangeFlags(Change::Trace) | Change::Selection | Change::Runs | Change::Profile | Change::Theme;
     std::vector<View*> views;
     if (m_window) {
+      QCoreApplication::processEvents();  // the window hears of the trace before its views are arranged
       for (const QString& id : o.front) m_window->showView(id);
       for (const ViewInfo* info : allViews()) {
         View* view = m_window->view(QLatin1String(info->id));
