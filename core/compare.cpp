@@ -11,6 +11,7 @@
 #include <list>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <utility>
 #include <variant>
 
 #include "plan_ranges.h"
@@ -249,7 +250,7 @@ RunSummary summarise(const RunReport& report) {
 }
 
 Solution solveBudget(const Trace& trace, RunRequest request, const BudgetTarget& target, Backend& backend,
-                     const Control& control) {
+                     const Control& control, const std::function<void(const HeadReport&)>& onHead) {
   // Enough to tell neighbouring values of any knob apart: 2^-16 of its range.
   constexpr int kHalvings = 16;
   const Method& method = methodById(request.methodId);
@@ -270,12 +271,13 @@ Solution solveBudget(const Trace& trace, RunRequest request, const BudgetTarget&
   RunRequest trial = request;
   trial.keepPlanArrays = false;
   trial.countsOnly = target.budget == Budget::Kept;
-  const auto run = [&](double value, RunRequest& how, double from, double share) {
+  const auto run = [&](double value, RunRequest& how, double from, double share,
+                       const std::function<void(const HeadReport&)>& each = {}) {
     how.params.set(knob->name, fmt::format("{}", value));
     ++solution.runs;
     RunReport report =
         runMethod(trace, how, *memo,
-                  Control{control.stop, [&control, from, share](double f) { control.report(from + share * f); }});
+                  Control{control.stop, [&control, from, share](double f) { control.report(from + share * f); }}, each);
     if (summarise(report).heads == 0) {
       throw Error(ErrorCode::Unsupported, fmt::format("{}: no head could be planned; {}", request.methodId,
                                                       report.heads.front().skippedReason));
@@ -309,10 +311,22 @@ Solution solveBudget(const Trace& trace, RunRequest request, const BudgetTarget&
     solution.quantum = std::abs(high.value - low.value);
   }
   solution.knobValue = best.knob;
-  solution.report = run(best.knob, request, 0.85, 0.15);
+  solution.report = run(best.knob, request, 0.85, 0.15, onHead);
   solution.reached = measured(summarise(solution.report), target.budget);
   solution.flagged = std::abs(solution.reached - solution.asked) > kFlagAbove;
   return solution;
+}
+
+Compared compareMethod(const Trace& trace, const RunRequest& request, const std::optional<BudgetTarget>& target,
+                       Backend& backend, const Control& control, const std::function<void(const HeadReport&)>& onHead) {
+  Compared compared;
+  if (target && methodById(request.methodId).knob()) {
+    compared.solution = solveBudget(trace, request, *target, backend, control, onHead);
+    compared.report = std::exchange(compared.solution->report, {});
+  } else {
+    compared.report = runMethod(trace, request, backend, control, onHead);
+  }
+  return compared;
 }
 
 CurvePoint HeadCurve::at(double kept) const {

@@ -157,6 +157,29 @@ std::string warmupText(int denseSteps, int steps, int denseLayers, int layers) {
   return rangeOf(denseSteps, steps, "step", "steps") + ", " + rangeOf(denseLayers, layers, "layer", "layers");
 }
 
+namespace {
+
+const ParamSpec* keptParam(std::span<const ParamSpec> specs, std::string_view param) {
+  for (const ParamSpec& spec : specs) {
+    const bool alias = std::find(spec.aliases.begin(), spec.aliases.end(), "kept") != spec.aliases.end();
+    if (spec.name == param && (alias || spec.complement == "kept")) return &spec;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+std::string shownName(const Method& method, std::string_view param) {
+  const auto specs = method.params();
+  return keptParam(specs, param) != nullptr ? "kept" : std::string(param);
+}
+
+double shownValue(const Method& method, std::string_view param, double value) {
+  const auto specs = method.params();
+  const ParamSpec* spec = keptParam(specs, param);
+  return spec != nullptr && spec->complement == "kept" ? 1.0 - value : value;
+}
+
 const Method& methodById(std::string_view id) {
   std::vector<std::string_view> known;
   for (const Method* method : allMethods()) {

@@ -214,6 +214,39 @@ void Plan::deriveBlockMask() {
   }
 }
 
+namespace {
+template <class T>
+[[nodiscard]] Index bytesOf(const std::vector<T>& v) {
+  return static_cast<Index>(v.capacity() * sizeof(T));
+}
+
+}  // namespace
+
+Index planBytes(const Plan& p) {
+  return bytesOf(p.qOrder) + bytesOf(p.kOrder) + bytesOf(p.qBounds) + bytesOf(p.kBounds) + bytesOf(p.blockMask) +
+         bytesOf(p.intervalRows) + bytesOf(p.rowIntervalsPtr) + bytesOf(p.rowIntervals) + bytesOf(p.rowThreshold) +
+         bytesOf(p.rowCount) + bytesOf(p.qLabels) + bytesOf(p.kLabels) + bytesOf(p.qCentroids) + bytesOf(p.kCentroids) +
+         bytesOf(p.qSizes) + bytesOf(p.kSizes) + bytesOf(p.scores) + bytesOf(p.map) + bytesOf(p.lse) +
+         bytesOf(p.levels) + bytesOf(p.recall) + static_cast<Index>(sizeof(Plan));
+}
+
+Plan withoutArrays(const Plan& plan) {
+  Plan slim;
+  slim.methodId = plan.methodId;
+  slim.paramsJson = plan.paramsJson;
+  slim.queryCount = plan.queryCount;
+  slim.keyCount = plan.keyCount;
+  slim.headClass = plan.headClass;
+  slim.mse = plan.mse;
+  slim.margin = plan.margin;
+  slim.plannerFlops = plan.plannerFlops;
+  slim.wouldBeDense = plan.wouldBeDense;
+  slim.reusedFromStep = plan.reusedFromStep;
+  slim.facts = plan.facts;
+  slim.warnings = plan.warnings;
+  return slim;
+}
+
 Plan densePlan(Index queryCount, Index keyCount) {
   Plan plan;
   plan.methodId = "dense";

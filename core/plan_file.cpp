@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "sparsight/core/files.h"
@@ -127,43 +129,26 @@ void writeNumbers(h5::Group& group, const HeadReport& head) {
   if (!plan.warnings.empty()) group.writeStrings("warnings", plan.warnings);
 }
 
-// What decides the numbers beside trace, method and parameters.
-[[nodiscard]] std::string requestText(const RunRequest& request) {
-  std::uint64_t draws = 0xCBF29CE484222325ULL;  // FNV-1a
-  const auto add = [&](Index value) { draws = (draws ^ static_cast<std::uint64_t>(value)) * 0x100000001B3ULL; };
-  if (request.draws) {
-    for (const Index row : request.draws->sampledRows) add(row);
-    for (const auto* side : {&request.draws->initQ, &request.draws->initK}) {
-      for (const auto& row : *side) {
-        add(-1);
-        for (const Index token : row) add(token);
-      }
-    }
-  }
-  return fmt::format("method {}, seed {}, padding {}, rows {}, warm-up {}, draws {}", request.methodId, request.seed,
-                     request.evaluate.includePadding ? "include" : "exclude",
-                     request.evaluate.rows < 0    ? "default"
-                     : request.evaluate.rows == 0 ? "all"
-                                                  : std::to_string(request.evaluate.rows),
-                     request.warmup ? "on" : "off", request.draws ? fmt::format("{:016x}", draws) : "none");
-}
-
-void writeFile(const std::filesystem::path& out, const Trace& trace, const RunReport& report, const RunRequest& request,
-               bool withArrays, bool complete = true) {
+void writeFile(const std::filesystem::path& out, const Trace& trace, std::span<const HeadReport* const> heads,
+               const ResultsHeader& header, const Control& control) {
   writeFileAtomically(out, [&](const std::filesystem::path& temporary) {
     h5::File file = h5::File::create(temporary);
     const TraceInfo& info = trace.info();
-    file.writeString("format", withArrays ? kPlanFormat : kResultsFormat);
+    file.writeString("format", header.plans ? kPlanFormat : kResultsFormat);
     file.writeArray("format_version", std::vector<std::int32_t>{1, 0});
-    file.writeByte("complete", complete ? 1 : 0);
-    file.writeString("request", requestText(request));
+    file.writeByte("complete", header.complete ? 1 : 0);
+    file.writeString("request", header.request);
     file.writeString("trace_uuid", info.uuid);
     file.writeString("trace_path", info.path.string());
     file.writeString("program", "sparsight " SPARSIGHT_VERSION);
-    file.writeInt("seed", static_cast<std::int64_t>(request.seed));
-    file.writeString("padding", request.evaluate.includePadding ? "include" : "exclude");
-    for (const HeadReport& head : report.heads) {
-      if (withArrays && !head.skippedReason.empty()) continue;
+    file.writeInt("seed", static_cast<std::int64_t>(header.seed));
+    file.writeString("padding", header.includePadding ? "include" : "exclude");
+    std::size_t done = 0;
+    for (const HeadReport* report : heads) {
+      control.checkpoint();
+      control.report(static_cast<double>(done++) / static_cast<double>(heads.size()));
+      const HeadReport& head = *report;
+      if (header.plans && !head.skippedReason.empty()) continue;
       h5::Group group = file.createGroup(groupPath(head.id));
       group.writeInt("step", head.id.call.step);
       group.writeString("branch", head.id.call.branch);
@@ -178,10 +163,23 @@ void writeFile(const std::filesystem::path& out, const Trace& trace, const RunRe
       const CallInfo* call = info.find(head.id.call);
       if (call != nullptr) group.writeReal("scale", call->scale);
       writeNumbers(group, head);
-      if (withArrays) writeArrays(group, head.plan, call != nullptr ? call->headDim : 0);
+      if (header.plans) writeArrays(group, head.plan, call != nullptr ? call->headDim : 0);
     }
     file.close();
   });
+}
+
+void writeReport(const std::filesystem::path& out, const Trace& trace, const RunReport& report,
+                 const RunRequest& request, bool plans, bool complete) {
+  std::vector<const HeadReport*> heads;
+  for (const HeadReport& head : report.heads) heads.push_back(&head);
+  ResultsHeader header;
+  header.plans = plans;
+  header.complete = complete;
+  header.request = describeRequest(request);
+  header.seed = request.seed;
+  header.includePadding = request.evaluate.includePadding;
+  writeFile(out, trace, heads, header, {});
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -256,18 +254,25 @@ void readArrays(const h5::Group& group, Plan& plan) {
   return static_cast<int>(value);
 }
 
+[[nodiscard]] HeadId idOf(const h5::Group& group) {
+  HeadId id;
+  id.call.step = smallInt(group, "step");
+  id.call.branch = group.readString("branch");
+  id.call.layer = smallInt(group, "layer");
+  id.call.kind = group.readString("kind");
+  id.call.call = smallInt(group, "call");
+  id.head = smallInt(group, "head");
+  return id;
+}
+
 [[nodiscard]] PlanFileEntry readEntry(const h5::Group& group, bool withArrays) {
   PlanFileEntry entry;
-  entry.id.call.step = smallInt(group, "step");
-  entry.id.call.branch = group.readString("branch");
-  entry.id.call.layer = smallInt(group, "layer");
-  entry.id.call.kind = group.readString("kind");
-  entry.id.call.call = smallInt(group, "call");
-  entry.id.head = smallInt(group, "head");
+  entry.id = idOf(group);
   Plan& plan = entry.plan;
   Evaluation& numbers = entry.evaluation;
   if (const auto reason = group.tryString("skipped_reason")) {
-    plan.warnings.push_back(*reason);
+    entry.skippedReason = reason->empty() ? "no reason given" : *reason;
+    plan.warnings.push_back(entry.skippedReason);
     return entry;
   }
   entry.planMs = group.tryReal("plan_ms").value_or(0);
@@ -318,16 +323,44 @@ void readArrays(const h5::Group& group, Plan& plan) {
 }
 
 // Groups that bear the attribute "head", wherever they lie below /plan: names are for people, attributes count.
-void collect(const h5::Group& group, int depth, bool withArrays, std::vector<PlanFileEntry>& out) {
-  if (group.hasAttribute("head")) {
-    out.push_back(readEntry(group, withArrays));
-    return;
-  }
+void collect(const h5::Group& group, int depth, const Control& control,
+             const std::function<void(const h5::Group&)>& each) {
+  control.checkpoint();
+  if (group.hasAttribute("head")) return each(group);
   if (depth == 0) return;
   for (const h5::LinkInfo& link : group.links()) {
     if (link.kind != h5::LinkKind::Hard) continue;
-    if (const auto child = group.tryGroup(link.name)) collect(*child, depth - 1, withArrays, out);
+    if (const auto child = group.tryGroup(link.name)) collect(*child, depth - 1, control, each);
   }
+}
+constexpr int kDepth = 5;  // step, branch, layer, kind, head
+
+struct OpenedResults {
+  h5::File file;
+  bool plans;
+};
+[[nodiscard]] OpenedResults openResults(const std::filesystem::path& path) {
+  h5::File file = h5::File::openRead(path, "a plan or results file");
+  const std::string format = file.readString("format", "is this a plan written by sparsight-cli run --plan?");
+  if (format != kPlanFormat && format != kResultsFormat) {
+    file.failFormat(fmt::format("format is '{}', expected '{}' or '{}'", format, kPlanFormat, kResultsFormat));
+  }
+  const std::vector<std::int64_t> version = file.readInts("format_version");
+  if (version.empty() || version.front() != 1) {
+    throw Error(ErrorCode::Unsupported,
+                fmt::format("{}: format_version {} of {}, this program reads version 1; update the program",
+                            path.string(), version.empty() ? 0 : version.front(), format));
+  }
+  return {std::move(file), format == kPlanFormat};
+}
+
+[[nodiscard]] std::vector<PlanFileEntry> readEntries(const h5::File& file, bool withArrays, const Control& control) {
+  std::vector<PlanFileEntry> entries;
+  if (const auto root = file.tryGroup("plan")) {
+    collect(*root, kDepth, control, [&](const h5::Group& group) { entries.push_back(readEntry(group, withArrays)); });
+  }
+  std::sort(entries.begin(), entries.end(), [](const PlanFileEntry& a, const PlanFileEntry& b) { return a.id < b.id; });
+  return entries;
 }
 
 [[nodiscard]] std::vector<std::vector<Index>> readHeadDraws(const h5::File& file, const char* name) {
@@ -348,14 +381,89 @@ void collect(const h5::Group& group, int depth, bool withArrays, std::vector<Pla
 
 }  // namespace
 
+std::string describeRequest(const RunRequest& request) {
+  std::uint64_t draws = 0xCBF29CE484222325ULL;  // FNV-1a
+  const auto add = [&](Index value) { draws = (draws ^ static_cast<std::uint64_t>(value)) * 0x100000001B3ULL; };
+  if (request.draws) {
+    for (const Index row : request.draws->sampledRows) add(row);
+    for (const auto* side : {&request.draws->initQ, &request.draws->initK}) {
+      for (const auto& row : *side) {
+        add(-1);
+        for (const Index token : row) add(token);
+      }
+    }
+  }
+  return fmt::format("method {}, seed {}, padding {}, rows {}, warm-up {}, draws {}", request.methodId, request.seed,
+                     request.evaluate.includePadding ? "include" : "exclude",
+                     request.evaluate.rows < 0    ? "default"
+                     : request.evaluate.rows == 0 ? "all"
+                                                  : std::to_string(request.evaluate.rows),
+                     request.warmup ? "on" : "off", request.draws ? fmt::format("{:016x}", draws) : "none");
+}
+
+RunRequest requestAgain(const TraceInfo& trace, const HeadReport& head, const ResultsHeader& made,
+                        const std::vector<int>& steps) {
+  if (made.request.find("draws ") != std::string::npos && made.request.find("draws none") == std::string::npos) {
+    throw Error(ErrorCode::Unsupported,
+                "the run took its random draws from a file, which is not known here; use sparsight-cli run --draws");
+  }
+  RunRequest request;
+  request.methodId = head.plan.methodId;
+  request.seed = made.seed;
+  request.evaluate.includePadding = made.includePadding;
+  request.warmup = made.request.find("warm-up on") != std::string::npos;
+  if (const auto rows = made.request.find("rows "); rows != std::string::npos) {
+    const std::string_view text = std::string_view(made.request).substr(rows + 5);
+    Index count = -1;
+    if (text.starts_with("all")) count = 0;
+    std::from_chars(text.data(), text.data() + text.size(), count);  // "default" leaves it
+    request.evaluate.rows = count;
+  }
+  const auto params = nlohmann::json::parse(head.plan.paramsJson, nullptr, false);
+  const CallInfo* call = trace.find(head.id.call);
+  for (const ParamSpec& spec : methodById(request.methodId).params()) {
+    if (!params.is_object() || !params.contains(spec.name)) continue;
+    const auto& value = params.at(spec.name);
+    std::string text = value.is_string() ? value.get<std::string>() : value.dump();
+    const auto values = static_cast<std::size_t>(std::count(text.begin(), text.end(), ',')) + 1;
+    if (spec.perHead && values > 1 && call != nullptr && values == call->heads.size()) {
+      // One value per head of the call; of this one alone its own.
+      const auto place = std::find(call->heads.begin(), call->heads.end(), head.id.head) - call->heads.begin();
+      std::size_t first = 0;
+      for (std::ptrdiff_t n = 0; n < place && first != std::string::npos; ++n) first = text.find(',', first) + 1;
+      text = text.substr(first, text.find(',', first) - first);
+    }
+    request.params.set(spec.name, std::move(text));
+  }
+  HeadSelection& selection = request.selection;
+  selection.branch = head.id.call.branch;
+  selection.kind = head.id.call.kind;
+  selection.call = head.id.call.call;
+  selection.layers.ranges = {{head.id.call.layer, head.id.call.layer}};
+  selection.heads.ranges = {{head.id.head, head.id.head}};
+  for (const int step : steps) {
+    if (step < head.id.call.step) selection.steps.ranges.emplace_back(step, step);
+  }
+  selection.steps.ranges.emplace_back(head.id.call.step, head.id.call.step);
+  return request;
+}
+
 void writePlanFile(const std::filesystem::path& out, const Trace& trace, const RunReport& report,
                    const RunRequest& request) {
-  writeFile(out, trace, report, request, true);
+  writeReport(out, trace, report, request, true, true);
 }
 
 void writeResultsFile(const std::filesystem::path& out, const Trace& trace, const RunReport& report,
                       const RunRequest& request, bool complete) {
-  writeFile(out, trace, report, request, false, complete);
+  writeReport(out, trace, report, request, false, complete);
+}
+
+void writeHeads(const std::filesystem::path& out, const Trace& trace,
+                std::span<const std::shared_ptr<const HeadReport>> heads, const ResultsHeader& header,
+                const Control& control) {
+  std::vector<const HeadReport*> all;
+  for (const auto& head : heads) all.push_back(head.get());
+  writeFile(out, trace, all, header, control);
 }
 
 std::map<HeadId, HeadReport> readEarlierResults(const std::filesystem::path& path, const Trace& trace,
@@ -372,7 +480,7 @@ std::map<HeadId, HeadReport> readEarlierResults(const std::filesystem::path& pat
                              path.string(), what));
   };
   if (uuid != trace.info().uuid) throw differs("it was made from another trace");
-  if (const std::string asked = requestText(request); made != asked) {
+  if (const std::string asked = describeRequest(request); made != asked) {
     throw differs(fmt::format("made with {}, asked for {}", made, asked));
   }
   std::map<HeadId, HeadReport> heads;
@@ -390,21 +498,40 @@ std::map<HeadId, HeadReport> readEarlierResults(const std::filesystem::path& pat
 }
 
 std::vector<PlanFileEntry> readPlanFile(const std::filesystem::path& path) {
-  const h5::File file = h5::File::openRead(path, "a plan or results file");
-  const std::string format = file.readString("format", "is this a plan written by sparsight-cli run --plan?");
-  if (format != kPlanFormat && format != kResultsFormat) {
-    file.failFormat(fmt::format("format is '{}', expected '{}' or '{}'", format, kPlanFormat, kResultsFormat));
+  const OpenedResults opened = openResults(path);
+  return readEntries(opened.file, opened.plans, {});
+}
+
+ResultsFile readResultsFile(const std::filesystem::path& path, const Control& control) {
+  const OpenedResults opened = openResults(path);
+  const h5::File& file = opened.file;
+  ResultsFile results;
+  ResultsHeader& header = results.header;
+  header.plans = opened.plans;
+  header.complete = file.tryInt("complete").value_or(1) != 0;
+  header.request = file.tryString("request").value_or("");
+  header.seed = static_cast<std::uint64_t>(file.tryInt("seed").value_or(0));
+  header.includePadding = file.tryString("padding").value_or("exclude") == "include";
+  header.traceUuid = file.tryString("trace_uuid").value_or("");
+  header.program = file.tryString("program").value_or("");
+  header.tracePath = file.tryString("trace_path").value_or("");
+  results.heads = readEntries(file, false, control);
+  return results;
+}
+
+PlanFileEntry readPlanOf(const std::filesystem::path& path, const HeadId& id, const Control& control) {
+  const OpenedResults opened = openResults(path);
+  std::optional<PlanFileEntry> found;
+  if (const auto root = opened.file.tryGroup("plan"); root && opened.plans) {
+    collect(*root, kDepth, control, [&](const h5::Group& group) {
+      if (!found && idOf(group) == id) found = readEntry(group, true);
+    });
   }
-  const std::vector<std::int64_t> version = file.readInts("format_version");
-  if (version.empty() || version.front() != 1) {
-    throw Error(ErrorCode::Unsupported,
-                fmt::format("{}: format_version {} of {}, this program reads version 1; update the program",
-                            path.string(), version.empty() ? 0 : version.front(), format));
+  if (!found) {
+    opened.file.failFormat(fmt::format("no plan of step {} layer {} head {}; was the file replaced?", id.call.step,
+                                       id.call.layer, id.head));
   }
-  std::vector<PlanFileEntry> entries;
-  if (const auto root = file.tryGroup("plan")) collect(*root, 5, format == kPlanFormat, entries);
-  std::sort(entries.begin(), entries.end(), [](const PlanFileEntry& a, const PlanFileEntry& b) { return a.id < b.id; });
-  return entries;
+  return std::move(*found);
 }
 
 Draws readDraws(const std::filesystem::path& path) {

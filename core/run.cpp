@@ -51,23 +51,6 @@ void checkSelector(const char* option, const Selector& selector, const std::vect
          code == ErrorCode::OutOfMemory;
 }
 
-[[nodiscard]] Plan withoutArrays(const Plan& plan) {
-  Plan slim;
-  slim.methodId = plan.methodId;
-  slim.paramsJson = plan.paramsJson;
-  slim.queryCount = plan.queryCount;
-  slim.keyCount = plan.keyCount;
-  slim.headClass = plan.headClass;
-  slim.mse = plan.mse;
-  slim.margin = plan.margin;
-  slim.plannerFlops = plan.plannerFlops;
-  slim.wouldBeDense = plan.wouldBeDense;
-  slim.reusedFromStep = plan.reusedFromStep;
-  slim.facts = plan.facts;
-  slim.warnings = plan.warnings;
-  return slim;
-}
-
 [[nodiscard]] nlohmann::ordered_json typedValue(const ParamSpec& spec, const std::string& text) {
   if (text.find(',') == std::string::npos) {
     if (spec.type == ParamType::Bool) return text == "true";

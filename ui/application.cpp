@@ -28,10 +28,10 @@ constexpr int kUsage = 2, kInput = 3, kDevice = 4, kInternal = 5;
 
 constexpr const char* kHelp =
     R"(Usage: sparsight [FILE ... | --demo] [--step S --layer L --head H] [--view ID] [--session FILE]
-       sparsight render FILE --view map|grid|profile|classes|curves|frames|permutation|window --out F.png|F.svg|F.pdf [options]
+       sparsight render FILE --view map|grid|profile|classes|curves|frames|permutation|compare|window --out F.png|F.svg|F.pdf [options]
        sparsight --self-test
 
-Opens traces (.h5) and budget profiles (.csv, .json) in the workbench; without a file, the start page with the demo.
+Opens traces, results and plans of runs (.h5) and budget profiles (.csv, .json) in the workbench; without a file, the start page with the demo.
 
   --step S, --layer L, --head H   what to select (0-based; step index 10 is the 11th step)
   --view ID                       the view to bring to the front: map, heads, heatmap, method, budget, jobs

@@ -42,6 +42,7 @@
 #include "ui/help_shortcuts.h"
 #include "ui/icons.h"
 #include "ui/profile_actions.h"
+#include "ui/result_actions.h"
 #include "ui/section_label.h"
 #include "ui/session.h"
 #include "ui/start_page.h"
@@ -290,6 +291,9 @@ void MainWindow::buildActions() {
                           m_profileActions->profileTrace, m_profileActions->closeProfile})
     adopt(file, action, tr("Profile"));
   file->addSeparator();
+  m_resultActions = new ResultActions(m_session, *this);
+  for (QAction* action : {m_resultActions->saveResults, m_resultActions->savePlan}) adopt(file, action, tr("Results"));
+  file->addSeparator();
   connect(add(file, QStringLiteral("file.settings"), fileGroup, tr("Se&ttings\u2026"),
               QKeySequence(QStringLiteral("Ctrl+,")), QStringLiteral("settings")),
           &QAction::triggered, this, &MainWindow::editSettings);
@@ -349,6 +353,7 @@ void MainWindow::buildActions() {
   };
   preset("diagnose", tr("Diagnose"), tr("Map in the middle, heads left, method right, budget and jobs below"));
   preset("tune", tr("Tune"), tr("Budget editor and heat maps large, map small"));
+  preset("compare", tr("Compare"), tr("Methods side by side and their numbers, heads left, everything else away"));
   preset("teach", tr("Teach"), tr("Map large, help beside it, everything else away"));
   layouts->addSeparator();
   connect(add(layouts, QStringLiteral("layout.reset"), tr("Layout"), tr("Reset this layout")), &QAction::triggered,
@@ -552,7 +557,11 @@ void MainWindow::arrange(const QString& preset) {
     if (m_help->currentPage().isEmpty()) m_help->showPage(QStringLiteral("first-steps.md"));
     return;
   }
-  if (preset == QStringLiteral("tune")) {
+  if (preset == QStringLiteral("compare")) {
+    // Columns need the width, the table the height.
+    for (const DockArea area : {DockArea::Right, DockArea::Bottom})
+      for (const ViewInfo* info : viewsIn(area)) m_docks[QLatin1String(info->id)]->hide();
+  } else if (preset == QStringLiteral("tune")) {
     // Heat maps beside the curve; the method's numbers give way.
     QDockWidget* heat = dockOf("heatmap");
     QDockWidget* budget = dockOf("budget");
@@ -593,7 +602,9 @@ void MainWindow::setLayoutPreset(const QString& name) {
   const QByteArray state = QSettings().value(layoutKey(name)).toByteArray();
   if (!state.isEmpty()) restoreState(state, kLayoutVersion);
   m_arranging = false;
-  const QString front = name == QStringLiteral("tune") ? QStringLiteral("heatmap") : QStringLiteral("map");
+  const QString front = name == QStringLiteral("tune")      ? QStringLiteral("heatmap")
+                        : name == QStringLiteral("compare") ? name
+                                                            : QStringLiteral("map");
   for (int i = 0; i < m_centreTabs->count(); ++i)
     if (m_centreTabs->tabData(i).toString() == front) m_centreTabs->setCurrentIndex(i);
   // The focus may have been in a panel that is hidden now.
@@ -813,7 +824,7 @@ void MainWindow::chooseFile() {
   QSettings store;
   auto* dialog =
       new QFileDialog(this, tr("Open"), store.value(QStringLiteral("open/directory"), QDir::homePath()).toString(),
-                      tr("Traces and profiles (*.h5 *.hdf5 *.csv *.json);;All files (*)"));
+                      tr("Traces, results and profiles (*.h5 *.hdf5 *.csv *.json);;All files (*)"));
   dialog->setAttribute(Qt::WA_DeleteOnClose);
   dialog->setFileMode(QFileDialog::ExistingFiles);
   connect(dialog, &QFileDialog::filesSelected, this, [this](const QStringList& files) {

@@ -27,6 +27,7 @@ class DockTitle;
 class ElidedLabel;
 class HelpPanel;
 class ProfileActions;
+class ResultActions;
 class Session;
 class StartPage;
 
@@ -46,7 +47,7 @@ class MainWindow : public QMainWindow {
   [[nodiscard]] QAction* actionByName(const QString& name) const;
   [[nodiscard]] const Settings& settings() const noexcept { return m_settings; }
 
-  /// "diagnose", "tune" or "teach"; what was changed in a layout is remembered for it.
+  /// "diagnose", "tune", "compare" or "teach"; what was changed in a layout is remembered for it.
   void setLayoutPreset(const QString& name);
   [[nodiscard]] QString layoutPreset() const { return m_preset; }
   void resetLayout();
@@ -122,6 +123,7 @@ class MainWindow : public QMainWindow {
   StartPage* m_start = nullptr;
   HelpPanel* m_help = nullptr;
   std::unique_ptr<ProfileActions> m_profileActions;
+  ResultActions* m_resultActions = nullptr;
   QMenu *m_recentMenu = nullptr, *m_viewMenu = nullptr;
   QMenuBar* m_menuBar = nullptr;
   QActionGroup* m_presetGroup = nullptr;

@@ -37,10 +37,10 @@ namespace {
 constexpr int kOk = 0, kUsage = 2, kInput = 3, kDevice = 4, kInternal = 5;
 
 constexpr const char* kHelp =
-    R"(Usage: sparsight render FILE --view map|grid|profile|classes|curves|frames|permutation|stepper|window --out F.png|F.svg|F.pdf [options]
+    R"(Usage: sparsight render FILE --view map|grid|profile|classes|curves|frames|permutation|stepper|compare|window --out F.png|F.svg|F.pdf [options]
 
 A picture of a view or of the whole window, without a display. FILE is a trace (.h5), a profile (.csv, .json) or the
-word "demo". Ids of the workbench's views (map, frames, permutation, stepper, heads, heatmap, method, budget, jobs, trace) are accepted too. The picture
+word "demo". Ids of the workbench's views (map, frames, permutation, stepper, compare, heads, heatmap, method, budget, jobs, trace) are accepted too. The picture
 is taken when no job is left and everything is painted exactly; your own settings and layouts neither show nor change.
 
   --out FILE             what to write; the ending says the format
@@ -55,7 +55,7 @@ is taken when no job is left and everything is painted exactly; your own setting
   --profile FILE         the profile to show beside a trace. Without it, profile and curves of a trace measure one: the
                          exact density of every captured head (as sparsight-cli profile), on all rows up to 8,192 tokens,
                          else on 1,024
-  --layout diagnose|tune|teach     window: the arrangement of its panels (default diagnose)
+  --layout diagnose|tune|compare|teach     window: the arrangement of its panels (default diagnose)
   --front ID             window: a view to bring to the front; may be repeated
   --metric class|kept|mass|error|density     what the grid shows
   --set k=v              a view option as in session files, e.g. --set pooling=mean or --set viewport=[0,0,240,360] (first
@@ -84,11 +84,12 @@ constexpr ViewName kViewNames[] = {{"map", "map", ""},
                                    {"frames", "frames", ""},
                                    {"permutation", "permutation", ""},
                                    {"stepper", "stepper", ""},
+                                   {"compare", "compare", ""},
                                    {"jobs", "jobs", ""},
                                    {"trace", "trace", ""},
                                    {"window", "", ""}};
-constexpr const char* kViewList = "map, grid, profile, classes, curves, frames, permutation, stepper or window";
-constexpr const char* kLaterViews[] = {"compare"};
+constexpr const char* kViewList =
+    "map, grid, profile, classes, curves, frames, permutation, stepper, compare or window";
 
 int fail(int code, const QString& message) {
   std::fprintf(stderr, "sparsight: %s\n", qPrintable(message));
@@ -173,9 +174,6 @@ std::optional<int> parse(int argc, char** argv, Options& o) {
   const auto isSet = [&parser](const char* name) { return parser.isSet(QLatin1String(name)); };
   const QString viewName = value("view");
   if (viewName.isEmpty()) return fail(kUsage, QStringLiteral("--view is missing: %1").arg(QLatin1String(kViewList)));
-  for (const char* later : kLaterViews)
-    if (viewName == QLatin1String(later))
-      return fail(kUsage, QStringLiteral("--view %1 is not in this version").arg(viewName));
   const auto known = std::find_if(std::begin(kViewNames), std::end(kViewNames),
                                   [&](const ViewName& v) { return viewName == QLatin1String(v.name); });
   if (known == std::end(kViewNames) ||
@@ -237,7 +235,8 @@ std::optional<int> parse(int argc, char** argv, Options& o) {
       bad = QStringLiteral("--%1 takes %2, not '%3'").arg(QLatin1String(name), words.join(QStringLiteral(", ")), given);
     return given;
   };
-  o.layout = oneOf("layout", {QStringLiteral("diagnose"), QStringLiteral("tune"), QStringLiteral("teach")});
+  o.layout = oneOf("layout", {QStringLiteral("diagnose"), QStringLiteral("tune"), QStringLiteral("compare"),
+                              QStringLiteral("teach")});
   o.run =
       oneOf("run", {QStringLiteral("head"), QStringLiteral("layer"), QStringLiteral("step"), QStringLiteral("all")});
   o.front = parser.values(QStringLiteral("front"));
@@ -275,6 +274,9 @@ std::optional<int> parse(int argc, char** argv, Options& o) {
     of[key.section(QLatin1Char('.'), 1)] = valueOf(assignment.mid(equals + 1));
     o.state[id] = of;
   }
+  // A picture has nobody to press the button.
+  if (viewName == QStringLiteral("compare") && !o.state.contains(QStringLiteral("follow")))
+    o.state[QStringLiteral("follow")] = true;
   if (o.view.mode[0] != '\0') o.state[QStringLiteral("mode")] = QLatin1String(o.view.mode);
   if (!o.metric.isEmpty()) {
     static const QStringList metrics{QStringLiteral("class"), QStringLiteral("kept"), QStringLiteral("mass"),
@@ -369,6 +371,10 @@ class Render {
     QObject::connect(m_session.get(), &Session::errorOccurred, [this](const QString& title, const QString& message) {
       m_problem = title + QStringLiteral(": ") + message;
     });
+    QObject::connect(m_session.get(), &Session::traceWanted,
+                     [this](const QString& path, const QString&, const QString& why) {
+                       m_problem = path + QStringLiteral(": ") + why;
+                     });
     if (o.isWindow()) makeWindow();
     m_demo = o.file == QStringLiteral("demo") && !QFileInfo::exists(o.file);
     if (m_demo) {
@@ -455,7 +461,7 @@ class Render {
   [[nodiscard]] bool showsOneHead() const {
     return qstrcmp(o.view.view, "map") == 0 || qstrcmp(o.view.view, "frames") == 0 ||
            qstrcmp(o.view.view, "permutation") == 0 || qstrcmp(o.view.view, "stepper") == 0 ||
-           qstrcmp(o.view.view, "method") == 0;
+           qstrcmp(o.view.view, "compare") == 0 || qstrcmp(o.view.view, "method") == 0;
   }
 
   void runMethod() {

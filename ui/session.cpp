@@ -14,19 +14,6 @@
 namespace sparsight {
 namespace {
 
-template <class T>
-Index bytesOf(const std::vector<T>& v) {
-  return static_cast<Index>(v.capacity() * sizeof(T));
-}
-
-Index bytesOfPlan(const Plan& p) {
-  return bytesOf(p.qOrder) + bytesOf(p.kOrder) + bytesOf(p.qBounds) + bytesOf(p.kBounds) + bytesOf(p.blockMask) +
-         bytesOf(p.intervalRows) + bytesOf(p.rowIntervalsPtr) + bytesOf(p.rowIntervals) + bytesOf(p.rowThreshold) +
-         bytesOf(p.rowCount) + bytesOf(p.qLabels) + bytesOf(p.kLabels) + bytesOf(p.qCentroids) + bytesOf(p.kCentroids) +
-         bytesOf(p.qSizes) + bytesOf(p.kSizes) + bytesOf(p.scores) + bytesOf(p.map) + bytesOf(p.lse) +
-         bytesOf(p.levels) + bytesOf(p.recall) + static_cast<Index>(sizeof(Plan));
-}
-
 /// The numbers of a report without the arrays of its plan.
 HeadResult withoutPlanArrays(const HeadReport& full) {
   auto light = std::make_shared<HeadReport>();
@@ -35,19 +22,35 @@ HeadResult withoutPlanArrays(const HeadReport& full) {
   light->planMs = full.planMs;
   light->wouldBeDense = full.wouldBeDense;
   light->skippedReason = full.skippedReason;
-  light->plan.methodId = full.plan.methodId;
-  light->plan.paramsJson = full.plan.paramsJson;
-  light->plan.queryCount = full.plan.queryCount;
-  light->plan.keyCount = full.plan.keyCount;
-  light->plan.headClass = full.plan.headClass;
-  light->plan.mse = full.plan.mse;
-  light->plan.margin = full.plan.margin;
-  light->plan.plannerFlops = full.plan.plannerFlops;
-  light->plan.wouldBeDense = full.plan.wouldBeDense;
-  light->plan.reusedFromStep = full.plan.reusedFromStep;
-  light->plan.facts = full.plan.facts;
-  light->plan.warnings = full.plan.warnings;
+  light->plan = withoutArrays(full.plan);
   return light;
+}
+
+bool holdsArrays(const Plan& plan) { return planBytes(plan) > static_cast<Index>(sizeof(Plan)); }
+
+HeadResult resultOf(PlanFileEntry entry) {
+  auto result = std::make_shared<HeadReport>();
+  result->id = std::move(entry.id);
+  result->wouldBeDense = entry.plan.wouldBeDense;
+  result->plan = std::move(entry.plan);
+  result->evaluation = std::move(entry.evaluation);
+  result->planMs = entry.planMs;
+  result->skippedReason = std::move(entry.skippedReason);
+  return result;
+}
+
+/// Where the trace of a results file is: at the place it names, or beside the file. Empty: nowhere.
+std::filesystem::path traceOf(const ResultsHeader& header, const std::filesystem::path& results) {
+  if (header.tracePath.empty()) return {};
+  for (const std::filesystem::path& candidate :
+       {header.tracePath, results.parent_path() / header.tracePath.filename()}) {
+    try {
+      if (std::filesystem::is_regular_file(candidate) && sniffFormat(candidate) == "trace") return candidate;
+    } catch (const std::exception&) {
+      continue;  // another file of that name is no help
+    }
+  }
+  return {};
 }
 
 int nearest(const std::vector<int>& sorted, int value) {
@@ -77,16 +80,17 @@ int moved(const std::vector<int>& sorted, int value, int delta) {
 
 // --- RunStore -----------------------------------------------------------------------------------------------------
 
-void RunStore::put(HeadResult result, const QString& methodId) {
+void RunStore::put(HeadResult result, const QString& methodId, RunOriginPtr origin) {
   const HeadId id = result->id;
   Entry& entry = m_results[methodId][id];
   m_planBytes -= entry.planBytes;
   m_age.erase(entry.order);
-  entry.planBytes = bytesOfPlan(result->plan);
+  entry.planBytes = holdsArrays(result->plan) ? sparsight::planBytes(result->plan) : 0;
   entry.result = std::move(result);
+  entry.origin = std::move(origin);
   entry.order = ++m_next;
   m_planBytes += entry.planBytes;
-  m_age.emplace(entry.order, std::pair(methodId, id));
+  if (entry.planBytes > 0) m_age.emplace(entry.order, std::pair(methodId, id));
   m_order.removeAll(methodId);
   m_order.prepend(methodId);
   strip();
@@ -125,13 +129,48 @@ bool RunStore::hasPlan(const QString& methodId, const HeadId& id) const {
   return head != method->second.end() && head->second.planBytes > 0 && head->second.result->skippedReason.empty();
 }
 
+RunOriginPtr RunStore::originOf(const QString& methodId, const HeadId& id) const {
+  const auto method = m_results.find(methodId);
+  if (method == m_results.end()) return nullptr;
+  const auto head = method->second.find(id);
+  return head == method->second.end() ? nullptr : head->second.origin;
+}
+
+HeadResult RunStore::newest(const QString& methodId) const {
+  const auto method = m_results.find(methodId);
+  const Entry* last = nullptr;
+  if (method != m_results.end())
+    for (const auto& [id, entry] : method->second)
+      if (last == nullptr || entry.order > last->order) last = &entry;
+  return last == nullptr ? nullptr : last->result;
+}
+
+std::vector<HeadResult> RunStore::all(const QString& methodId) const {
+  std::vector<HeadResult> results;
+  const auto method = m_results.find(methodId);
+  if (method == m_results.end()) return results;
+  for (const auto& [id, entry] : method->second) results.push_back(entry.result);
+  return results;
+}
+
 QStringList RunStore::methods() const { return m_order; }
 
 // --- Session ------------------------------------------------------------------------------------------------------
 
-/// What an opening job hands over: one of the two.
+/// A plan or results file as read: numbers of all heads.
+struct Session::OpenedResults {
+  QString path;
+  std::vector<HeadResult> heads;
+  std::vector<QString> methods;  ///< of each head
+  RunOriginPtr origin;
+  QString trace;  ///< the file it was made from, where it exists
+  std::shared_ptr<const Trace> into;
+};
+
+/// What an opening job hands over: one of them.
 struct Session::Opened {
   std::shared_ptr<const Trace> trace;
+  std::shared_ptr<OpenedResults> results;
   std::shared_ptr<const Profile> profile;
   bool isProfile = false;  ///< not read: openProfile does that
   QString path;
@@ -152,6 +191,7 @@ Session::Session(JobQueueOptions options, QObject* parent) : QObject(parent), m_
   m_flush.setInterval(0);
   connect(&m_flush, &QTimer::timeout, this, [this] {
     const ChangeFlags what = std::exchange(m_pending, ChangeFlags());
+    if (what & (ChangeFlags(Change::Trace) | Change::Selection | Change::Runs)) fetchPlan();
     if (what) Q_EMIT changed(what);
   });
 }
@@ -175,6 +215,7 @@ Session::~Session() {
   m_openJobs.clear();
   m_demoProfileJob.cancel();
   m_probeJob.cancel();
+  m_fetchJob.cancel();
   m_runJobs.clear();
   m_jobs.reset();
   m_bridge.reset();
@@ -276,9 +317,191 @@ void Session::setOverlayMethod(const QString& methodId) {
   queueChange(Change::Runs);
 }
 
-void Session::addResult(HeadResult result, const QString& methodId) {
-  m_runs.put(std::move(result), methodId);
+void Session::addResult(HeadResult result, const QString& methodId, RunOriginPtr origin) {
+  m_runs.put(std::move(result), methodId, std::move(origin));
   queueChange(Change::Runs);
+}
+
+ParamSet Session::givenParams(const QString& methodId) const {
+  const auto it = m_given.find(methodId);
+  return it == m_given.end() ? ParamSet() : it->second;
+}
+
+Session::PlanGap Session::selectedPlanGap() const {
+  const std::optional<HeadId> id = selectedHead();
+  if (!id || m_overlayMethod.isEmpty()) return PlanGap::None;
+  const HeadResult result = m_runs.find(m_overlayMethod, *id);
+  if (!result || m_runs.hasPlan(m_overlayMethod, *id)) return PlanGap::None;
+  if (!result->skippedReason.empty()) return PlanGap::NotPlanned;
+  if (m_fetching && m_fetching->first == m_overlayMethod && m_fetching->second == *id) return PlanGap::Reading;
+  const RunOriginPtr origin = m_runs.originOf(m_overlayMethod, *id);
+  return origin && !origin->file.empty() && !origin->header.plans ? PlanGap::NotInFile : PlanGap::Dropped;
+}
+
+void Session::fetchPlan() {
+  const std::optional<HeadId> id = selectedHead();
+  const RunOriginPtr origin = id && !m_overlayMethod.isEmpty() ? m_runs.originOf(m_overlayMethod, *id) : nullptr;
+  if (!origin || origin->file.empty() || !origin->header.plans || m_runs.hasPlan(m_overlayMethod, *id) ||
+      !m_runs.find(m_overlayMethod, *id)->skippedReason.empty()) {
+    return;
+  }
+  const std::pair wanted(m_overlayMethod, *id);
+  if (m_fetching == wanted) return;
+  m_fetching = wanted;
+  JobSpec spec;
+  spec.name = "Read a plan";
+  spec.lane = Lane::Io;
+  spec.supersedeTag = "session/plan";
+  spec.priority = 90;
+  m_fetchJob = m_jobs->submit<HeadResult>(
+      std::move(spec),
+      [file = origin->file, id = *id](JobContext& context) -> HeadResult {
+        return resultOf(readPlanOf(file, id, Control{context.stop(), {}}));
+      },
+      [this, wanted, origin, trace = m_trace](Outcome<HeadResult> outcome) {
+        if (m_fetching == wanted) m_fetching.reset();
+        if (trace != m_trace || std::holds_alternative<Cancelled>(outcome)) return;
+        if (const Error* error = std::get_if<Error>(&outcome)) {
+          // Not asked again: the numbers stay, and the plan can be made again.
+          auto gone = std::make_shared<RunOrigin>(*origin);
+          gone->header.plans = false;
+          addResult(m_runs.find(wanted.first, wanted.second), wanted.first, std::move(gone));
+          Q_EMIT errorOccurred(tr("The plan could not be read"), QString::fromUtf8(error->what()));
+          return;
+        }
+        addResult(std::move(std::get<HeadResult>(outcome)), wanted.first, origin);
+      });
+}
+
+void Session::runSelectedAgain() {
+  const std::optional<HeadId> id = selectedHead();
+  const HeadResult result = id ? m_runs.find(m_overlayMethod, *id) : nullptr;
+  if (!result || result->plan.methodId.empty()) return;
+  const RunOriginPtr origin = m_runs.originOf(m_overlayMethod, *id);
+  std::vector<int> steps;
+  for (const int step : m_trace->info().steps()) {
+    HeadId earlier = *id;
+    earlier.call.step = step;
+    if (m_runs.find(m_overlayMethod, earlier)) steps.push_back(step);
+  }
+  try {
+    const ParamSet given = givenParams(m_overlayMethod);
+    runMethod(requestAgain(m_trace->info(), *result, origin ? origin->header : ResultsHeader{}, steps),
+              tr("Run %1 again on layer %2 head %3, step %4")
+                  .arg(QString::fromStdString(std::string(methodById(result->plan.methodId).title())))
+                  .arg(id->call.layer)
+                  .arg(id->head)
+                  .arg(id->call.step));
+    m_given[m_overlayMethod] = given;  // every parameter of an old result is not what the user gave
+  } catch (const Error& error) {
+    Q_EMIT errorOccurred(tr("The plan cannot be made again"), QString::fromUtf8(error.what()));
+  }
+}
+
+void Session::saveRuns(const QString& methodId, const QString& path, bool plans) {
+  if (!m_trace) return;
+  // One file holds one run: heads of the newest one's settings.
+  std::vector<HeadResult> heads;
+  RunOriginPtr newest;
+  int leftOut = 0;
+  const std::vector<HeadResult> all = m_runs.all(methodId);
+  if (const HeadResult last = m_runs.newest(methodId)) newest = m_runs.originOf(methodId, last->id);
+  for (const HeadResult& head : all) {
+    const RunOriginPtr origin = m_runs.originOf(methodId, head->id);
+    const bool sameRun = origin && newest && origin->header.request == newest->header.request;
+    const bool usable = !plans || (head->skippedReason.empty() && holdsArrays(head->plan));
+    if (sameRun && usable)
+      heads.push_back(head);
+    else if (!plans || head->skippedReason.empty())
+      ++leftOut;
+  }
+  const QString name = QFileInfo(path).fileName();
+  if (heads.empty()) {
+    Q_EMIT errorOccurred(tr("%1 was not saved").arg(name),
+                         plans ? tr("There is no plan of %1 in memory; run it again.").arg(methodId)
+                               : tr("%1 has not run yet.").arg(methodId));
+    return;
+  }
+  ResultsHeader header = newest->header;
+  header.plans = plans;
+  header.complete = header.complete && m_runJobs.empty();
+  JobSpec spec;
+  spec.name = tr("Save %1").arg(name).toStdString();
+  spec.lane = Lane::Io;
+  spec.userVisible = true;
+  const int count = static_cast<int>(heads.size());
+  m_jobs
+      ->submit<bool>(
+          std::move(spec),
+          [trace = m_trace, heads = std::move(heads), header,
+           file = std::filesystem::path(path.toStdString())](JobContext& context) {
+            std::vector<std::filesystem::path> inputs = trace->info().parts;
+            inputs.push_back(trace->info().path);
+            for (const std::filesystem::path& input : inputs) {
+              std::error_code ignored;
+              if (std::filesystem::equivalent(file, input, ignored)) {
+                throw Error(ErrorCode::InvalidArgument,
+                            file.string() + " is a file of the open trace; choose another name, nothing was changed");
+              }
+            }
+            writeHeads(file, *trace, heads, header, context.control());
+            return true;
+          },
+          [this, path, name, count, leftOut](const Outcome<bool>& outcome) {
+            if (const Error* error = std::get_if<Error>(&outcome))
+              Q_EMIT errorOccurred(tr("%1 was not saved").arg(name), QString::fromUtf8(error->what()));
+            else if (std::holds_alternative<bool>(outcome))
+              Q_EMIT saved(path, count, leftOut);
+          })
+      .release();
+}
+
+void Session::takeResults(const std::shared_ptr<OpenedResults>& results) {
+  const ResultsHeader& header = results->origin->header;
+  if (m_trace && header.traceUuid == m_trace->info().uuid) {
+    results->into = m_trace;
+    return addOpened(results, 0);
+  }
+  if (m_opening > 0) {
+    m_waitingResults.push_back(results);  // its trace may be among them
+    return;
+  }
+  const QString name = QFileInfo(results->path).fileName();
+  const QString named = QString::fromStdString(header.tracePath.string());
+  QString why = m_trace ? tr("It was made from another trace than the open one (%1): from %2.")
+                              .arg(QString::fromStdString(m_trace->info().path.filename().string()), named)
+                        : tr("It holds results of the trace %1, which has to be open to show them.").arg(named);
+  if (results->trace.isEmpty()) why += tr(" That file is not there and not beside %1; open it first.").arg(name);
+  Q_EMIT traceWanted(results->path, results->trace, why);
+}
+
+void Session::addOpened(const std::shared_ptr<OpenedResults>& results, std::size_t from) {
+  constexpr std::size_t kAtOnce = 256;  // some milliseconds
+  if (results->into != m_trace) return;
+  const std::size_t to = std::min(from + kAtOnce, results->heads.size());
+  for (std::size_t n = from; n < to; ++n) m_runs.put(results->heads[n], results->methods[n], results->origin);
+  if (to < results->heads.size()) {
+    QTimer::singleShot(0, this, [this, results, to] { addOpened(results, to); });
+    return;
+  }
+  const QStringList methods = [&] {
+    QStringList list;
+    for (const QString& method : results->methods)
+      if (!list.contains(method)) list << method;
+    return list;
+  }();
+  if (!methods.isEmpty()) {
+    setOverlayMethod(methods.front());
+    // Show something of it.
+    const std::optional<HeadId> selected = selectedHead();
+    if (!selected || !m_runs.find(methods.front(), *selected)) {
+      const HeadId& first = results->heads.front()->id;
+      setSelection({first.call.step, first.call.branch, first.call.layer, first.head});
+    }
+  }
+  queueChange(Change::Runs);
+  Q_EMIT resultsOpened(results->path, methods, static_cast<int>(results->heads.size()),
+                       results->origin->header.complete);
 }
 
 void Session::setTrace(std::shared_ptr<const Trace> trace) {
@@ -286,6 +509,8 @@ void Session::setTrace(std::shared_ptr<const Trace> trace) {
   m_trace = std::move(trace);
   m_runs.clear();
   m_reports.clear();
+  m_fetchJob.cancel();
+  m_fetching.reset();
   m_overlayMethod.clear();
   m_pair = {};
   queueChange(ChangeFlags(Change::Trace) | Change::Selection | Change::Runs | Change::Pair);
@@ -329,6 +554,12 @@ void Session::submitOpen(JobSpec spec, const QString& path, std::function<Opened
 void Session::finishOpen(const QString& path, Outcome<Opened> outcome) {
   --m_opening;
   Q_EMIT opening(QString());
+  receiveOpened(path, std::move(outcome));
+  if (m_opening > 0) return;
+  for (const auto& waiting : std::exchange(m_waitingResults, {})) takeResults(waiting);
+}
+
+void Session::receiveOpened(const QString& path, Outcome<Opened> outcome) {
   if (std::holds_alternative<Cancelled>(outcome)) return;
   if (const Error* error = std::get_if<Error>(&outcome)) {
     const QString name = path.isEmpty() ? tr("the demo") : QFileInfo(path).fileName();
@@ -339,6 +570,9 @@ void Session::finishOpen(const QString& path, Outcome<Opened> outcome) {
   if (opened.trace) {
     setTrace(std::move(opened.trace));
     if (path.isEmpty() && m_profile->isEmpty()) openDemoProfile();
+  } else if (opened.results) {
+    takeResults(opened.results);
+    return;
   } else if (opened.isProfile) {
     if (openProfile) openProfile(opened.path);
     return;
@@ -348,6 +582,25 @@ void Session::finishOpen(const QString& path, Outcome<Opened> outcome) {
     setSelection(m_selection);
   }
   if (!opened.path.isEmpty()) Q_EMIT fileOpened(opened.path);
+}
+
+std::shared_ptr<Session::OpenedResults> Session::readResults(const std::filesystem::path& file, const QString& path,
+                                                             JobContext& context) {
+  ResultsFile read = readResultsFile(file, context.control());
+  auto results = std::make_shared<OpenedResults>();
+  results->path = path;
+  // A skipped head does not say which method skipped it; the run does.
+  QString method = QString::fromStdString(read.header.request).section(QLatin1Char(','), 0, 0);
+  method = method.startsWith(QLatin1String("method ")) ? method.mid(7) : QString();
+  for (const PlanFileEntry& entry : read.heads)
+    if (method.isEmpty() && !entry.plan.methodId.empty()) method = QString::fromStdString(entry.plan.methodId);
+  for (PlanFileEntry& entry : read.heads) {
+    results->methods.push_back(entry.plan.methodId.empty() ? method : QString::fromStdString(entry.plan.methodId));
+    results->heads.push_back(resultOf(std::move(entry)));
+  }
+  results->trace = QString::fromStdString(traceOf(read.header, file).string());
+  results->origin = std::make_shared<const RunOrigin>(RunOrigin{std::move(read.header), file});
+  return results;
 }
 
 void Session::openFile(const QString& path, bool afterOthers) {
@@ -368,10 +621,7 @@ void Session::openFile(const QString& path, bool afterOthers) {
                  opened.isProfile = delegate;
                  if (!delegate) opened.profile = std::make_shared<const Profile>(readProfile(file));
                } else {
-                 throw Error(ErrorCode::Unsupported,
-                             file.string() + " is a " + format +
-                                 " file, which the workbench does not show yet; open the trace it was made "
-                                 "from, or use sparsight-cli info");
+                 opened.results = readResults(file, path, context);
                }
                return opened;
              });
@@ -444,20 +694,25 @@ void Session::runMethod(RunRequest request, const QString& what) {
   spec.lane = Lane::Compute;
   spec.userVisible = true;
   const QString methodId = QString::fromStdString(request.methodId);
+  m_given[methodId] = request.params;
+  auto made = std::make_shared<RunOrigin>();
+  made->header.request = describeRequest(request);
+  made->header.seed = request.seed;
+  made->header.includePadding = request.evaluate.includePadding;
   // Plans come one by one and are kept up to a limit; the report needs none of them a second time.
   request.keepPlanArrays = false;
   const std::shared_ptr<const Trace> trace = m_trace;
   using Report = std::shared_ptr<const RunReport>;
   JobHandle handle = m_jobs->submit<Report>(
       std::move(spec),
-      [this, trace, request = std::move(request), methodId,
+      [this, trace, request = std::move(request), methodId, origin = RunOriginPtr(std::move(made)),
        post = m_bridge->dispatcher()](JobContext& context) -> Report {
         auto report = std::make_shared<RunReport>(
             sparsight::runMethod(*trace, request, context.backend(), context.control(), [&](const HeadReport& head) {
               auto shared = std::make_shared<const HeadReport>(head);
               // Runs only while the bridge, and so this session, lives.
-              post([this, trace, shared, methodId] {
-                if (trace == m_trace) addResult(shared, methodId);
+              post([this, trace, shared, methodId, origin] {
+                if (trace == m_trace) addResult(shared, methodId, origin);
               });
             }));
         report->heads.clear();

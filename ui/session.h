@@ -5,6 +5,7 @@
 #include <QString>
 #include <QStringList>
 #include <QTimer>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
@@ -38,14 +39,25 @@ struct PickedPair {
 /// A method result of one head, as the views show it.
 using HeadResult = std::shared_ptr<const HeadReport>;
 
+/// How results came about: what was asked, and the file they were opened from.
+struct RunOrigin {
+  ResultsHeader header;
+  std::filesystem::path file;  ///< empty: made by a run of this window
+};
+using RunOriginPtr = std::shared_ptr<const RunOrigin>;
+
 /// Results of method runs by (method, head); the newest wins. Plans are large (row intervals, labels, scores): beyond
 /// planLimitBytes the oldest lose their arrays and keep their numbers, hasPlan() tells.
 class RunStore {
  public:
-  void put(HeadResult result, const QString& methodId);
+  void put(HeadResult result, const QString& methodId, RunOriginPtr origin = nullptr);
   void clear();
   [[nodiscard]] HeadResult find(const QString& methodId, const HeadId& id) const;
   [[nodiscard]] bool hasPlan(const QString& methodId, const HeadId& id) const;
+  [[nodiscard]] RunOriginPtr originOf(const QString& methodId, const HeadId& id) const;
+  [[nodiscard]] HeadResult newest(const QString& methodId) const;
+  /// The results of a method, ascending by head.
+  [[nodiscard]] std::vector<HeadResult> all(const QString& methodId) const;
   [[nodiscard]] QStringList methods() const;  ///< with at least one result, newest first
   [[nodiscard]] Index planBytes() const noexcept { return m_planBytes; }
   void setPlanLimit(Index bytes) { m_planLimit = bytes; }
@@ -53,6 +65,7 @@ class RunStore {
  private:
   struct Entry {
     HeadResult result;
+    RunOriginPtr origin;
     Index planBytes = 0;  ///< 0: stripped
     std::uint64_t order = 0;
   };
@@ -68,6 +81,14 @@ class RunStore {
 class Session : public QObject {
   Q_OBJECT
  public:
+  /// Why a result has no plan to lay over the map.
+  enum class PlanGap : std::uint8_t {
+    None,        ///< it has one, or there is no result
+    NotPlanned,  ///< the method could not handle the head
+    Reading,     ///< it is being read from its plan file
+    NotInFile,   ///< opened from a results file, which holds numbers only
+    Dropped      ///< to save memory
+  };
   /// options.threads == 0: all cores but one, at least 1. onStatus is taken over.
   explicit Session(JobQueueOptions options = {}, QObject* parent = nullptr);
   ~Session() override;
@@ -88,6 +109,12 @@ class Session : public QObject {
   [[nodiscard]] const QString& overlayMethod() const noexcept { return m_overlayMethod; }
   /// Of overlayMethod for the selected head, with its plan; nullptr when there is none or the plan was dropped.
   [[nodiscard]] HeadResult selectedResult() const;
+  /// Why selectedResult() is nullptr although overlayMethod has a result for the selected head.
+  [[nodiscard]] PlanGap selectedPlanGap() const;
+  /// Makes the selected head's plan of overlayMethod again, with the parameters of its result.
+  void runSelectedAgain();
+  /// Parameters that the last run of a method was given, without defaults.
+  [[nodiscard]] ParamSet givenParams(const QString& methodId) const;
   /// What the last finished run of a method resolved to (heads are empty); nullptr: none.
   [[nodiscard]] std::shared_ptr<const RunReport> lastReport(const QString& methodId) const;
   /// Values a selection may take: what the trace captured and what the open profile covers; ascending.
@@ -100,9 +127,12 @@ class Session : public QObject {
   void moveSelection(int steps, int layers, int heads);
   void setPair(PickedPair pair);
   void setOverlayMethod(const QString& methodId);
-  void addResult(HeadResult result, const QString& methodId);
+  void addResult(HeadResult result, const QString& methodId, RunOriginPtr origin = nullptr);
+  /// Writes what was run of a method as a results or plan file, on the Io lane; `saved` tells what is in it.
+  void saveRuns(const QString& methodId, const QString& path, bool plans);
 
-  /// Opens a trace or profile by content, on the Io lane. Errors arrive by errorOccurred; what was open stays. A newer
+  /// Opens a trace, profile, plan or results file by content, on the Io lane. Results wait for the traces opened with
+  /// them; without a trace they fit, traceWanted says so. Errors arrive by errorOccurred; what was open stays. A newer
   /// call stops an older one; with `afterOthers` it waits for it instead (several files at once: a bad one costs only
   /// itself).
   void openFile(const QString& path, bool afterOthers = false);
@@ -128,10 +158,17 @@ class Session : public QObject {
   void errorOccurred(const QString& title, const QString& message);
   void opening(const QString& path);     ///< "" when finished
   void fileOpened(const QString& path);  ///< for recent files
+  /// A plan or results file is in the run store.
+  void resultsOpened(const QString& path, const QStringList& methods, int heads, bool complete);
+  /// A plan or results file does not belong to what is open. `trace`: the file it was made from, where it exists.
+  void traceWanted(const QString& path, const QString& trace, const QString& why);
+  /// saveRuns wrote a file; `leftOut` heads are not in it (dropped plans, runs with other settings).
+  void saved(const QString& path, int heads, int leftOut);
   void jobsChanged();
 
  private:
   struct Opened;
+  struct OpenedResults;
   void queueChange(ChangeFlags what);
   void probeBackend();
   /// A profile alone starts at a step that has values: measured ones are mostly holes.
@@ -139,13 +176,23 @@ class Session : public QObject {
   void setTrace(std::shared_ptr<const Trace> trace);
   void submitOpen(JobSpec spec, const QString& path, std::function<Opened(JobContext&)> work);
   void finishOpen(const QString& path, Outcome<Opened> outcome);
+  void receiveOpened(const QString& path, Outcome<Opened> outcome);
   void openDemoProfile();
+  [[nodiscard]] static std::shared_ptr<OpenedResults> readResults(const std::filesystem::path& file,
+                                                                  const QString& path, JobContext& context);
+  void takeResults(const std::shared_ptr<OpenedResults>& results);
+  void addOpened(const std::shared_ptr<OpenedResults>& results, std::size_t from);
+  /// The selected head's plan from the plan file its numbers came from.
+  void fetchPlan();
   std::unique_ptr<JobBridge> m_bridge;
   std::unique_ptr<JobQueue> m_jobs;
   std::unique_ptr<ProfileDocument> m_profile;
   std::shared_ptr<const Trace> m_trace;
   RunStore m_runs;
   std::map<QString, std::shared_ptr<const RunReport>> m_reports;
+  std::map<QString, ParamSet> m_given;
+  std::vector<std::shared_ptr<OpenedResults>> m_waitingResults;
+  std::optional<std::pair<QString, HeadId>> m_fetching;
   Selection m_selection;
   PickedPair m_pair;
   QString m_overlayMethod;
@@ -153,7 +200,7 @@ class Session : public QObject {
   ChangeFlags m_pending;
   QTimer m_flush;
   std::vector<JobHandle> m_openJobs;
-  JobHandle m_demoProfileJob, m_probeJob;
+  JobHandle m_demoProfileJob, m_probeJob, m_fetchJob;
   std::optional<BackendInfo> m_backend;
   int m_opening = 0;
   std::vector<JobHandle> m_runJobs;

@@ -170,29 +170,6 @@ void failOnDamagedHeads(std::size_t count, std::size_t total, const std::string&
                           total, count == 1 ? "is" : "are", firstReason));
 }
 
-namespace {
-
-const ParamSpec* keptParam(std::span<const ParamSpec> specs, std::string_view param) {
-  for (const ParamSpec& spec : specs) {
-    const bool alias = std::find(spec.aliases.begin(), spec.aliases.end(), "kept") != spec.aliases.end();
-    if (spec.name == param && (alias || spec.complement == "kept")) return &spec;
-  }
-  return nullptr;
-}
-
-}  // namespace
-
-std::string shownName(const Method& method, std::string_view param) {
-  const auto specs = method.params();
-  return keptParam(specs, param) != nullptr ? "kept" : std::string(param);
-}
-
-double shownValue(const Method& method, std::string_view param, double value) {
-  const auto specs = method.params();
-  const ParamSpec* spec = keptParam(specs, param);
-  return spec != nullptr && spec->complement == "kept" ? 1.0 - value : value;
-}
-
 void printJson(const std::string& text) {
   std::cout << text;
   if (text.empty() || text.back() != '\n') std::cout << '\n';

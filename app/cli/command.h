@@ -84,11 +84,6 @@ int runCli(int argc, const char* const* argv);
 /// selected heads hold malformed data, so that a script cannot take the rest for the whole.
 void failOnDamagedHeads(std::size_t count, std::size_t total, const std::string& firstReason);
 
-/// How a parameter is named to people in tables: the published names `sparsity` mean the kept fraction in one method
-/// and the removed one in another, so both are shown as `kept`. Other parameters as they are.
-[[nodiscard]] std::string shownName(const Method& method, std::string_view param);
-[[nodiscard]] double shownValue(const Method& method, std::string_view param, double value);
-
 /// Prints one JSON document (already formatted) on stdout.
 void printJson(const std::string& text);
 

@@ -32,6 +32,33 @@ class Info : public testing::Test {
   std::string path(const std::string& name) const { return (folder / name).string(); }
 };
 
+TEST_F(Info, ResultsAndPlansSayWhereTheyComeFrom) {
+  buildTrace(path("t.h5"));
+  ASSERT_EQ(runProgram({"run", path("t.h5"), "--method", "oracle_block", "--param", "kept=0.5", "block_size=4",
+                        "--results", path("r.h5"), "--plan", path("p.h5"), "--quiet"})
+                .exitCode,
+            0);
+  for (const char* name : {"r.h5", "p.h5"}) {
+    SCOPED_TRACE(name);
+    const Program text = runProgram({"info", path(name)});
+    ASSERT_EQ(text.exitCode, 0) << text.err;
+    EXPECT_THAT(text.out, AllOf(HasSubstr(path("t.h5")), HasSubstr("oracle_block"), HasSubstr("kept "),
+                                HasSubstr("skipped "), HasSubstr("2 heads"), HasSubstr("seed 0")));
+    const Program program = runProgram({"info", path(name), "--json"});
+    const auto json = nlohmann::json::parse(program.out);
+    EXPECT_EQ(json.at("trace_path"), path("t.h5"));
+    EXPECT_FALSE(json.at("trace_uuid").get<std::string>().empty());
+    EXPECT_TRUE(json.at("complete").get<bool>());
+    EXPECT_EQ(json.at("methods").at("oracle_block"), 2);
+    ASSERT_EQ(json.at("summary").size(), 1U);
+    EXPECT_NEAR(json.at("summary")[0].at("kept_fraction").get<double>(),
+                (json.at("heads")[0].at("kept_fraction").get<double>() +
+                 json.at("heads")[1].at("kept_fraction").get<double>()) /
+                    2,
+                1e-12);
+  }
+}
+
 TEST_F(Info, ContractOfTheJsonDocument) {
   TraceSpec spec;
   spec.steps = {3, 5};

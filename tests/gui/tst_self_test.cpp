@@ -170,7 +170,6 @@ class TstSelfTest : public QObject {
     };
     row("no view", "render @ --out o.png", 2);
     row("unknown view", "render @ --view nonsense --out o.png", 2);
-    row("later view", "render @ --view compare --out o.png", 2);
     row("format", "render @ --view map --out o.gif", 2);
     row("size", "render @ --view map --out o.png --size 10000000x2", 2);
     row("theme", "render @ --view map --out o.png --theme pink", 2);

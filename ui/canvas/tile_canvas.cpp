@@ -92,7 +92,7 @@ void TileCanvas::setMap(std::shared_ptr<AttentionMap> map, AxisSpec queries, Axi
   m_drag = Drag::None;
   if (!m_map) {
     m_surface->widget()->hide();
-    m_bar->hide();
+    if (!m_compact) m_bar->hide();
     m_serial = 0;
     invalidateScene();
     update();
@@ -104,7 +104,7 @@ void TileCanvas::setMap(std::shared_ptr<AttentionMap> map, AxisSpec queries, Axi
     m_view = {0, 0, static_cast<double>(m_map->rows()), static_cast<double>(m_map->cols())};
   }
   m_surface->widget()->show();
-  m_bar->show();
+  if (!m_compact) m_bar->show();
   startMap();
   layoutParts();
   updateBar();
@@ -175,6 +175,31 @@ void TileCanvas::setAspectLocked(bool locked) {
   Q_EMIT optionsChanged();
 }
 
+void TileCanvas::setCompact(bool compact) {
+  if (compact == m_compact) return;
+  m_compact = compact;
+  m_bar->setVisible(!compact && m_map != nullptr);
+  layoutParts();
+  update();
+}
+
+void TileCanvas::setTileSource(TileCanvas* source) {
+  if (source == m_source) return;
+  if (m_source) disconnect(m_source, nullptr, this, nullptr);
+  m_source = source;
+  if (source == nullptr) return;
+  connect(source, &TileCanvas::levelsChanged, this, &TileCanvas::takeFromSource);
+  connect(source, &TileCanvas::tilesChanged, this, &TileCanvas::takeFromSource);
+}
+
+void TileCanvas::takeFromSource() {
+  if (!following()) return;
+  if (!m_source->m_error.isEmpty()) showError(m_source->m_error);
+  if (m_source->m_levels && m_source->m_levels != m_levels) receiveLevels(m_map, m_source->m_levels);
+  invalidateScene();
+  checkSettled();
+}
+
 void TileCanvas::setTileLimit(Index bytes) { m_cacheLimit = std::max(bytes, Index{16} << 20); }
 
 void TileCanvas::updateLut() {
@@ -227,6 +252,11 @@ std::shared_ptr<const TileCanvas::CodedLevels> TileCanvas::codeLevels(const Atte
 }
 
 void TileCanvas::startMap() {
+  if (following()) {
+    m_serial = 0;
+    m_levels = m_source->m_levels;
+    return;
+  }
   m_known.remove_if([](const KnownMap& known) { return known.map.expired(); });
   const auto found =
       std::find_if(m_known.begin(), m_known.end(), [&](const KnownMap& known) { return known.map.lock() == m_map; });
@@ -318,6 +348,7 @@ void TileCanvas::showError(const QString& text) {
   m_error = text;
   m_surface->widget()->update();
   update();
+  Q_EMIT tilesChanged();
 }
 
 void TileCanvas::requestTile(const TileKey& key, int priority) {
@@ -350,6 +381,7 @@ void TileCanvas::requestTile(const TileKey& key, int priority) {
             self->updateReadout(self->m_readout.row, self->m_readout.col);
           }
           self->invalidateScene();
+          Q_EMIT self->tilesChanged();
         } else if (const auto* error = std::get_if<Error>(&outcome)) {
           if (self->m_map == map) self->showError(QString::fromUtf8(error->what()));
         }
@@ -411,6 +443,7 @@ std::shared_ptr<const MapTile> TileCanvas::findTile(const TileKey& key) {
     const auto level = m_levels->tiles.find(key);
     if (level != m_levels->tiles.end()) return level->second;
   }
+  if (following()) return m_source->findTile(key);
   const auto found = m_cache.find({m_serial, key, false});
   if (found == m_cache.end()) return nullptr;
   m_uses.splice(m_uses.begin(), m_uses, found->second.use);
@@ -546,7 +579,7 @@ void TileCanvas::rebuildScene(const QSize& devicePixels) {
   m_scene.draws.insert(m_scene.draws.end(), std::make_move_iterator(final.begin()),
                        std::make_move_iterator(final.end()));
 
-  if (level < m_map->coarseLevel()) {
+  if (level < m_map->coarseLevel() && !following()) {
     // A ring around the view, when the view itself is cheap: the next pan finds it ready.
     if (missing.empty() && (x1 - x0 + 1) * (y1 - y0 + 1) <= kPrefetchTiles && level <= 2) {
       for (Index ty = std::max<Index>(0, y0 - 1); ty <= std::min(m_map->tileRows(level) - 1, y1 + 1); ++ty) {
@@ -607,19 +640,20 @@ void TileCanvas::layoutParts() {
   for (std::size_t i = 0; i < m_queries.bands.size() && i < 512; ++i) {
     widest = std::max(widest, metrics.horizontalAdvance(m_queries.bands[i].label));
   }
-  m_axisLeft = std::max(56, widest + 2 * Theme::kPad);
+  m_axisLeft = std::max(m_compact ? 28 : 56, widest + (m_compact ? 10 : 2 * Theme::kPad));
   m_axisTop = metrics.height() + Theme::kPad;
-  const int readout = QFontMetrics(fonts::tabular()).height() + Theme::kPad;
+  const int readout = m_compact ? 0 : QFontMetrics(fonts::tabular()).height() + Theme::kPad;
   const int titleHeight = 2 * metrics.height() + 4;
   const int stripWidth = 34, stripGap = 8, stripLead = 16;
   const int strips = m_strips.empty() ? 0 : static_cast<int>(m_strips.size()) * (stripWidth + stripGap) + stripLead;
   const int barWidth =
-      std::max(m_bar->sizeHint().width(),
-               metrics.horizontalAdvance(QStringLiteral("mean-pooled 256\u00d7256")) + 2 * Theme::kPad);
-  const int gap = Theme::kGroupGap;
+      m_compact ? 0
+                : std::max(m_bar->sizeHint().width(),
+                           metrics.horizontalAdvance(QStringLiteral("mean-pooled 256\u00d7256")) + 2 * Theme::kPad);
+  const int gap = m_compact ? Theme::kUnit : Theme::kGroupGap;
   const int stripFoot = m_strips.empty() ? 0 : metrics.height() + 4;
 
-  const int top = std::max(m_axisTop, titleHeight - 4);
+  const int top = m_compact ? m_axisTop : std::max(m_axisTop, titleHeight - 4);
   QRect room(m_axisLeft, top, width() - m_axisLeft - strips - gap - barWidth,
              height() - top - readout - Theme::kUnit - stripFoot);
   if (room.width() < 40 || room.height() < 40) room.setSize(room.size().expandedTo(QSize(40, 40)));
@@ -639,9 +673,11 @@ void TileCanvas::layoutParts() {
   m_plot = plot;
   m_surface->widget()->setGeometry(plot);
   m_stripArea = QRect(plot.right() + 1 + stripLead, plot.top(), std::max(0, strips - stripLead), plot.height());
-  const int barLeft = plot.right() + 1 + strips + gap;
-  m_bar->setGeometry(barLeft, 0, std::min(barWidth, std::max(0, width() - barLeft)), height() - readout);
-  m_bar->setBarExtent(plot.top() + 12, plot.bottom() - 6);
+  if (!m_compact) {
+    const int barLeft = plot.right() + 1 + strips + gap;
+    m_bar->setGeometry(barLeft, 0, std::min(barWidth, std::max(0, width() - barLeft)), height() - readout);
+    m_bar->setBarExtent(plot.top() + 12, plot.bottom() - 6);
+  }
   if (changed && m_map) {
     m_view = clamped(m_view);
     updateBar();

@@ -4,6 +4,7 @@
 #include <QColor>
 #include <QElapsedTimer>
 #include <QPointF>
+#include <QPointer>
 #include <QTimer>
 #include <QWidget>
 #include <atomic>
@@ -70,6 +71,12 @@ class TileCanvas : public QWidget, private SceneSource {
   [[nodiscard]] bool gridShown() const noexcept { return m_grid; }
   void setAspectLocked(bool locked);
   [[nodiscard]] bool aspectLocked() const noexcept { return m_aspect; }
+  /// For several maps side by side: no scale and no readout line of its own, axes only as wide as their labels. The
+  /// colour bar may then be placed elsewhere (colorBar()).
+  void setCompact(bool compact);
+  /// Takes levels and tiles of the same map from another canvas instead of computing them again. Both must have the
+  /// same size and viewport, and the source gets its map first. nullptr: on its own.
+  void setTileSource(TileCanvas* source);
   /// Memory for tiles, shared by values, codes and kept shares.
   void setTileLimit(Index bytes);
   [[nodiscard]] Index tileBytes() const noexcept { return m_cacheBytes; }
@@ -113,6 +120,7 @@ class TileCanvas : public QWidget, private SceneSource {
   void navigate(int steps, int layers, int heads);  ///< keys that move the shared selection
   void readoutChanged(const QString& text);
   void levelsChanged();  ///< the whole map is there, approximate first, then exact
+  void tilesChanged();   ///< finer tiles arrived, or the map cannot be computed
   void settled();
 
  protected:
@@ -160,6 +168,8 @@ class TileCanvas : public QWidget, private SceneSource {
 
   // Jobs and cache.
   void startMap();
+  [[nodiscard]] bool following() const { return m_source && m_source->m_map == m_map; }
+  void takeFromSource();
   static std::shared_ptr<const CodedLevels> codeLevels(const AttentionMap& map, const Control& control);
   void receiveLevels(const std::shared_ptr<AttentionMap>& map, std::shared_ptr<const CodedLevels> levels);
   void showError(const QString& text);
@@ -204,6 +214,8 @@ class TileCanvas : public QWidget, private SceneSource {
   std::string m_tag;
   std::unique_ptr<MapSurface> m_surface;  // its widget is a child
   ColorBar* m_bar = nullptr;
+  QPointer<TileCanvas> m_source;
+  bool m_compact = false;
 
   std::shared_ptr<AttentionMap> m_map;
   std::list<KnownMap> m_known;  // most recent first

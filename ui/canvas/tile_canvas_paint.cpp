@@ -146,6 +146,7 @@ void TileCanvas::paintAxes(QPainter& painter) {
   axis(m_queries, m_view.row0, m_view.rows, false);
 
   // Which axis is which, in the corner they share.
+  if (m_compact) return;
   painter.setPen(theme.disabled);
   painter.drawText(
       QRectF(m_plot.left() - m_axisLeft, m_plot.top() - lineHeight - 4, m_axisLeft - Theme::kPad, lineHeight),
@@ -197,6 +198,7 @@ void TileCanvas::paintStrips(QPainter& painter) {
 }
 
 void TileCanvas::paintReadout(QPainter& painter) {
+  if (m_compact) return;
   const Theme& theme = Theme::current();
   painter.setFont(fonts::tabular());
   const QFontMetricsF metrics(painter.font());

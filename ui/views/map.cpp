@@ -6,6 +6,7 @@
 #include <QJsonArray>
 #include <QJsonObject>
 #include <QPointer>
+#include <QPushButton>
 #include <QTimer>
 #include <QVBoxLayout>
 #include <algorithm>
@@ -15,6 +16,7 @@
 #include "ui/canvas/tile_canvas.h"
 #include "ui/map_header.h"
 #include "ui/open_buttons.h"
+#include "ui/section_label.h"
 #include "ui/session.h"
 #include "ui/settings.h"
 #include "ui/theme.h"
@@ -79,8 +81,24 @@ class MapView : public View {
     layout->setContentsMargins(0, 0, 0, Theme::kUnit);
     layout->setSpacing(0);
     layout->addWidget(m_header);
+    m_gap = new QWidget(this);
+    auto* gapRow = new QHBoxLayout(m_gap);
+    gapRow->setContentsMargins(Theme::kGroupGap, 0, Theme::kGroupGap, Theme::kUnit);
+    gapRow->setSpacing(Theme::kPad);
+    m_gapText = new NoteLabel(m_gap, false);
+    m_gapText->setObjectName(QStringLiteral("planGap"));
+    m_gapText->setSizePolicy(QSizePolicy::Ignored, QSizePolicy::Preferred);
+    m_runAgain = new QPushButton(tr("Run this head again"), m_gap);
+    m_runAgain->setObjectName(QStringLiteral("runAgain"));
+    m_runAgain->setProperty("link", true);
+    m_runAgain->setToolTip(tr("With the parameters its numbers were made with"));
+    gapRow->addWidget(m_gapText, 1);
+    gapRow->addWidget(m_runAgain);
+    m_gap->hide();
+    layout->addWidget(m_gap);
     layout->addWidget(m_canvas, 1);
     setFocusProxy(m_canvas);
+    connect(m_runAgain, &QPushButton::clicked, this, [this] { this->session().runSelectedAgain(); });
     m_open = new OpenButtons(Qt::Horizontal, this);
     m_open->hide();
 
@@ -297,6 +315,37 @@ class MapView : public View {
     QCoreApplication::sendEvent(m_header, &relayout);
   }
 
+  /// A result without a plan says why nothing lies over the map.
+  void showGap() {
+    const Session::PlanGap gap = session().trace() ? session().selectedPlanGap() : Session::PlanGap::None;
+    const QString method = methodTitle(session().overlayMethod());
+    QString why;
+    switch (gap) {
+      case Session::PlanGap::None:
+        break;
+      case Session::PlanGap::NotPlanned:
+        why =
+            tr("%1 has no plan for this head: %2")
+                .arg(method,
+                     text(session().runs().find(session().overlayMethod(), *session().selectedHead())->skippedReason));
+        break;
+      case Session::PlanGap::Reading:
+        why = tr("Reading the plan of %1\u2026").arg(method);
+        break;
+      case Session::PlanGap::NotInFile:
+        why = tr("The results file holds no plans: the overlay of %1 needs the head to be run again.").arg(method);
+        break;
+      case Session::PlanGap::Dropped:
+        why = tr("The plan of %1 was dropped to save memory; its numbers are kept.").arg(method);
+        break;
+    }
+    m_gapText->setText(why);
+    m_gapText->setToolTip(why);
+    m_gapText->setRole(gap == Session::PlanGap::NotPlanned ? NoteLabel::Role::Warning : NoteLabel::Role::Secondary);
+    m_runAgain->setVisible(gap == Session::PlanGap::NotInFile || gap == Session::PlanGap::Dropped);
+    m_gap->setVisible(!why.isEmpty());
+  }
+
   /// Below the message that the canvas paints in its middle.
   void placeOpen() {
     m_open->adjustSize();
@@ -318,6 +367,7 @@ class MapView : public View {
     const Selection& selection = session().selection();
     const HeadResult result = session().selectedResult();
     offerResult(trace ? result : nullptr);
+    showGap();
     if (!trace) {
       m_header->setTitle(tr("Attention map"));
       m_header->hide();
@@ -611,6 +661,9 @@ class MapView : public View {
   TileCanvas* m_canvas;
   MapHeader* m_header = nullptr;
   OpenButtons* m_open = nullptr;
+  QWidget* m_gap = nullptr;
+  NoteLabel* m_gapText = nullptr;
+  QPushButton* m_runAgain = nullptr;
   CaptionCombo *m_order = nullptr, *m_pooling = nullptr, *m_scale = nullptr, *m_overlay = nullptr, *m_palette = nullptr;
   std::list<LoadedMap> m_maps;  // most recent first; the front one is shown
   HeadId m_loadingId;

@@ -215,6 +215,10 @@ class PermutationView : public View {
     const std::optional<HeadId> id = session().selectedHead();
     if (!id) return message(tr("This head was not captured"), tr("Choose another in the heads view."));
     const HeadResult result = session().selectedResult();
+    if (session().selectedPlanGap() != Session::PlanGap::None) {
+      return message(tr("No clusters to show"),
+                     tr("The plan of this head is not in memory. The attention map says why and makes it again."));
+    }
     if (!result || !result->skippedReason.empty()) {
       return message(tr("No clusters yet"),
                      tr("Run a method that permutes tokens, such as SVG2 or SVOO, on this head (Ctrl+R in Method)."));

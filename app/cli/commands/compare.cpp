@@ -89,15 +89,8 @@ class CompareCommand final : public Command {
                            control.report((static_cast<double>(n) + fraction) / static_cast<double>(total));
                          }};
       const auto target = targetOf();
-      std::optional<Solution> solution;
-      RunReport report;
       // dense has nothing to move: it stands in the table as it is.
-      if (target && methodById(m_methods[n]).knob()) {
-        solution = solveBudget(*trace, requests[n], *target, context.backend(), part);
-        report = std::move(solution->report);
-      } else {
-        report = runMethod(*trace, requests[n], context.backend(), part);
-      }
+      const auto [report, solution] = compareMethod(*trace, requests[n], target, context.backend(), part);
       for (const HeadReport& head : report.heads) {
         rows.push_back(rowOf(m_methods[n], head));
         if (!solution || !head.skippedReason.empty()) continue;
@@ -207,7 +200,7 @@ class CompareCommand final : public Command {
   std::string m_trace, m_methodList, m_warmup = "off";
   std::vector<std::string> m_methods, m_params;
   std::optional<double> m_kept, m_mass, m_error;
-  double m_efficiency = 0.8;
+  double m_efficiency = kSparseEfficiency;
   bool m_json = false, m_csv = false, m_markdown = false;
   SelectorOptions m_selectors;
 };

@@ -213,31 +213,87 @@ int infoOfProfile(const std::string& file, const std::string& format, bool json)
   return kOk;
 }
 
+struct MethodNumbers {
+  Index heads = 0, skipped = 0, withError = 0;
+  double kept = 0, mass = 0, error = 0;
+};
+
 int infoOfPlan(const std::string& file, const std::string& format, bool json) {
-  const auto entries = readPlanFile(file);
-  std::map<std::string, Index> methods;
-  for (const PlanFileEntry& entry : entries) ++methods[entry.plan.methodId];
+  const ResultsFile results = readResultsFile(file);
+  const ResultsHeader& header = results.header;
+  std::map<std::string, MethodNumbers> methods;
+  std::map<std::string, Index> counts;
+  std::set<int> steps, layers;
+  Index skipped = 0;
+  for (const PlanFileEntry& entry : results.heads) {
+    steps.insert(entry.id.call.step);
+    layers.insert(entry.id.call.layer);
+    if (!entry.skippedReason.empty()) {
+      ++skipped;
+      continue;
+    }
+    ++counts[entry.plan.methodId];
+    MethodNumbers& numbers = methods[entry.plan.methodId];
+    ++numbers.heads;
+    numbers.kept += entry.evaluation.keptFraction;
+    numbers.mass += entry.evaluation.keptMass;
+    if (entry.evaluation.outputRelError) {
+      ++numbers.withError;
+      numbers.error += *entry.evaluation.outputRelError;
+    }
+  }
+  const auto mean = [](double sum, Index count) { return count > 0 ? sum / static_cast<double>(count) : std::nan(""); };
   if (json) {
-    Json document{{"format", format}, {"methods", methods}};
+    Json document{{"format", format},
+                  {"complete", header.complete},
+                  {"trace_path", header.tracePath.string()},
+                  {"trace_uuid", header.traceUuid},
+                  {"program", header.program},
+                  {"request", header.request},
+                  {"methods", counts}};
+    document["summary"] = Json::array();
+    for (const auto& [method, n] : methods) {
+      document["summary"].push_back({{"method", method},
+                                     {"heads", n.heads},
+                                     {"kept_fraction", numberOrNull(mean(n.kept, n.heads))},
+                                     {"kept_mass", numberOrNull(mean(n.mass, n.heads))},
+                                     {"output_rel_error", numberOrNull(mean(n.error, n.withError))}});
+    }
     document["heads"] = Json::array();
-    for (const PlanFileEntry& e : entries) {
-      document["heads"].push_back({{"step", e.id.call.step},
-                                   {"branch", e.id.call.branch},
-                                   {"layer", e.id.call.layer},
-                                   {"kind", e.id.call.kind},
-                                   {"call", e.id.call.call},
-                                   {"head", e.id.head},
-                                   {"method", e.plan.methodId},
-                                   {"kept_fraction", numberOrNull(e.evaluation.keptFraction)},
-                                   {"kept_mass", numberOrNull(e.evaluation.keptMass)},
-                                   {"head_class", headClassName(e.plan.headClass)}});
+    for (const PlanFileEntry& e : results.heads) {
+      Json head{{"step", e.id.call.step},
+                {"branch", e.id.call.branch},
+                {"layer", e.id.call.layer},
+                {"kind", e.id.call.kind},
+                {"call", e.id.call.call},
+                {"head", e.id.head},
+                {"method", e.plan.methodId},
+                {"kept_fraction", numberOrNull(e.evaluation.keptFraction)},
+                {"kept_mass", numberOrNull(e.evaluation.keptMass)},
+                {"head_class", headClassName(e.plan.headClass)}};
+      if (!e.skippedReason.empty()) head["skipped_reason"] = e.skippedReason;
+      document["heads"].push_back(std::move(head));
     }
     document["warnings"] = Json::array();
     printJson(dump(document));
     return kOk;
   }
-  fmt::print("{}: {} file, {} heads\n", file, format, entries.size());
-  for (const auto& [method, count] : methods) fmt::print("  {:<9} {} heads\n", method, count);
+  fmt::print("{}: {} file, {} heads{}\n", file, format, results.heads.size(),
+             header.complete ? "" : ", of an interrupted run");
+  fmt::print("  holds     {}\n", header.plans ? "plans (orders, masks, exact intervals) and their numbers"
+                                              : "numbers of planned heads, no masks");
+  fmt::print("  trace     {}{}\n", header.tracePath.empty() ? "unnamed" : header.tracePath.string(),
+             header.traceUuid.empty() ? "" : fmt::format(" (uuid {})", header.traceUuid));
+  if (!header.request.empty()) fmt::print("  run       {}\n", header.request);
+  fmt::print("  heads     steps {} (0-based), layers {}\n", rangesText({steps.begin(), steps.end()}),
+             rangesText({layers.begin(), layers.end()}));
+  for (const auto& [method, n] : methods) {
+    fmt::print("  {:<9} {} heads, means: kept {:.1f} % (skipped {:.1f} %), kept mass {:.4f}", method, n.heads,
+               100 * mean(n.kept, n.heads), 100 * (1 - mean(n.kept, n.heads)), mean(n.mass, n.heads));
+    if (n.withError > 0) fmt::print(", output error {:.4f}", mean(n.error, n.withError));
+    fmt::print("\n");
+  }
+  if (skipped > 0) fmt::print("  skipped   {} heads could not be planned\n", skipped);
   return kOk;
 }
 

@@ -68,6 +68,32 @@ TEST_F(Compare, SvgMovesInBandsAndSaysSo) {
   }
 }
 
+TEST_F(Compare, OneMethodIsAPlainRunOrASolvedBudget) {
+  const MemoryTrace memory = trace();
+  const Compared own = compareMethod(memory, requestOf("oracle_block"), std::nullopt, *backend, {});
+  EXPECT_FALSE(own.solution);
+  EXPECT_EQ(summarise(own.report).keptMass,
+            summarise(runMethod(memory, requestOf("oracle_block"), *backend, {})).keptMass);
+  std::vector<HeadReport> seen;
+  RunRequest request = requestOf("oracle_block");
+  request.keepPlanArrays = false;
+  const Compared solved = compareMethod(memory, request, BudgetTarget{Budget::Kept, 0.4}, *backend, {},
+                                        [&](const HeadReport& head) { seen.push_back(head); });
+  const Solution alone = solveBudget(memory, requestOf("oracle_block"), {Budget::Kept, 0.4}, *backend, {});
+  ASSERT_TRUE(solved.solution);
+  EXPECT_EQ(solved.solution->knobValue, alone.knobValue);
+  EXPECT_EQ(solved.solution->reached, alone.reached);
+  EXPECT_EQ(summarise(solved.report).keptMass, summarise(alone.report).keptMass);
+  // The heads of the last run alone, with their plans.
+  ASSERT_EQ(seen.size(), alone.report.heads.size());
+  for (std::size_t n = 0; n < seen.size(); ++n) {
+    EXPECT_EQ(seen[n].plan.blockMask, alone.report.heads[n].plan.blockMask);
+    EXPECT_EQ(seen[n].evaluation.keptFraction, alone.report.heads[n].evaluation.keptFraction);
+  }
+  // dense has no knob: it stands as it is.
+  EXPECT_FALSE(compareMethod(memory, requestOf("dense"), BudgetTarget{Budget::Kept, 0.4}, *backend, {}).solution);
+}
+
 TEST_F(Compare, SolvesForMassAndError) {
   const MemoryTrace memory = trace();
   const Solution mass = solveBudget(memory, requestOf("oracle_token"), {Budget::Mass, 0.9}, *backend, {});

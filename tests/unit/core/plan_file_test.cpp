@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <stop_token>
 #include <utility>
 
 #include "sparsight/core/run.h"
@@ -211,6 +212,95 @@ TEST_F(PlanFile, ResultsKeepNumbersWithoutArrays) {
   writePlanFile(folder / "plan.h5", trace, report, request);
   EXPECT_EQ(sniffFormat(folder / "plan.h5"), "plan");
   EXPECT_EQ(readPlanFile(folder / "plan.h5").size(), 1U);
+}
+
+TEST_F(PlanFile, HeaderAndNumbersComeWithoutThePlans) {
+  const MemoryTrace trace = memoryTrace(textSpec());
+  request.seed = 7;
+  request.evaluate.includePadding = true;
+  const RunReport report = run(trace, "svg2");
+  writePlanFile(folder / "plan.h5", trace, report, request);
+  writeResultsFile(folder / "results.h5", trace, report, request, false);
+  for (const char* name : {"plan.h5", "results.h5"}) {
+    SCOPED_TRACE(name);
+    const bool plans = std::string(name) == "plan.h5";
+    const ResultsFile file = readResultsFile(folder / name);
+    EXPECT_EQ(file.header.plans, plans);
+    EXPECT_EQ(file.header.complete, plans);
+    EXPECT_EQ(file.header.request, describeRequest(request));
+    EXPECT_EQ(file.header.seed, 7U);
+    EXPECT_TRUE(file.header.includePadding);
+    EXPECT_EQ(file.header.traceUuid, trace.info().uuid);
+    EXPECT_EQ(file.header.tracePath, trace.info().path);
+    ASSERT_EQ(file.heads.size(), report.heads.size());
+    for (const PlanFileEntry& entry : file.heads) {
+      const auto head = std::find_if(report.heads.begin(), report.heads.end(),
+                                     [&](const HeadReport& candidate) { return candidate.id == entry.id; });
+      ASSERT_NE(head, report.heads.end());
+      EXPECT_EQ(entry.evaluation.keptMass, head->evaluation.keptMass);
+      EXPECT_EQ(planBytes(entry.plan), static_cast<Index>(sizeof(Plan)));
+      if (plans) expectEqual(head->plan, readPlanOf(folder / name, entry.id).plan);
+    }
+  }
+  HeadId absent = report.heads.front().id;
+  absent.head = 99;
+  EXPECT_THROW((void)readPlanOf(folder / "plan.h5", absent), Error);
+  EXPECT_THROW((void)readPlanOf(folder / "results.h5", report.heads.front().id), Error);
+  std::stop_source stopped;
+  stopped.request_stop();
+  EXPECT_THROW((void)readResultsFile(folder / "plan.h5", {stopped.get_token(), {}}), Cancelled);
+}
+
+TEST_F(PlanFile, HeadsGatheredElsewhereAreWrittenAsByARun) {
+  const MemoryTrace trace = memoryTrace(textSpec());
+  const RunReport report = run(trace, "svg");
+  std::vector<std::shared_ptr<const HeadReport>> heads;
+  for (const HeadReport& head : report.heads) heads.push_back(std::make_shared<const HeadReport>(head));
+  ResultsHeader header;
+  header.plans = true;
+  header.request = describeRequest(request);
+  writeHeads(folder / "heads.h5", trace, heads, header);
+  for (const HeadReport& head : report.heads) expectEqual(head.plan, readPlanOf(folder / "heads.h5", head.id).plan);
+  header.plans = false;
+  writeHeads(folder / "numbers.h5", trace, heads, header);
+  // A run goes on from it as from its own.
+  EXPECT_EQ(readEarlierResults(folder / "numbers.h5", trace, request).size(), report.heads.size());
+  std::stop_source stopped;
+  stopped.request_stop();
+  EXPECT_THROW(writeHeads(folder / "late.h5", trace, heads, header, {stopped.get_token(), {}}), Cancelled);
+  EXPECT_FALSE(fs::exists(folder / "late.h5"));
+}
+
+TEST_F(PlanFile, APlanIsMadeAgainFromItsNumbers) {
+  const MemoryTrace trace = memoryTrace(textSpec(), {2, 5, 6}, {0, 2}, 3);
+  for (const auto& [method, params] :
+       std::vector<std::pair<std::string, std::vector<std::string>>>{{"svg", {"kept=0.4"}},
+                                                                     {"svg2", {"min_kc_ratio=0.1,0.3,0.2"}},
+                                                                     {"svoo", {}},
+                                                                     {"adaspa", {"block_size=16"}}}) {
+    SCOPED_TRACE(method);
+    request = {};
+    request.seed = 3;
+    const RunReport report = run(trace, method, params);
+    ResultsHeader made;
+    made.request = describeRequest(request);
+    made.seed = request.seed;
+    for (const HeadReport& head : report.heads) {
+      HeadReport numbers = head;
+      numbers.plan = withoutArrays(head.plan);
+      const RunReport again = runMethod(trace, requestAgain(trace.info(), numbers, made, {2, 5, 6}), *backend, {});
+      ASSERT_EQ(again.heads.back().id, head.id);
+      EXPECT_EQ(again.heads.back().plan.blockMask, head.plan.blockMask);
+      EXPECT_EQ(again.heads.back().plan.qOrder, head.plan.qOrder);
+      EXPECT_EQ(again.heads.back().evaluation.keptMass, head.evaluation.keptMass);
+    }
+    made.request = "method svg, seed 3, padding exclude, rows 64, warm-up on, draws none";
+    const RunRequest asked = requestAgain(trace.info(), report.heads.front(), made, {});
+    EXPECT_EQ(asked.evaluate.rows, 64);
+    EXPECT_TRUE(asked.warmup);
+    made.request = "method svg, seed 3, padding exclude, rows all, warm-up off, draws 0123456789abcdef";
+    EXPECT_THROW((void)requestAgain(trace.info(), report.heads.front(), made, {}), Error);
+  }
 }
 
 TEST_F(PlanFile, BrokenFilesAreRefusedByName) {

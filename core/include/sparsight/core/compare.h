@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,6 +17,9 @@ namespace sparsight {
 /// budget does not cluster or search a head again for every value it tries. Oldest results go first above `bytes`.
 /// Does not own `inner`; confined to one thread at a time like it.
 [[nodiscard]] std::unique_ptr<Backend> createMemoBackend(Backend& inner, Index bytes = Index{512} << 20);
+
+/// Speed of a sparse attention kernel per operation, dense attention being 1, where nothing better is known.
+inline constexpr double kSparseEfficiency = 0.8;
 
 /// Means over the planned heads of a run; sums where it says so.
 struct RunSummary {
@@ -51,9 +55,21 @@ struct Solution {
   RunReport report;      ///< with that setting, evaluated
 };
 inline constexpr double kFlagAbove = 0.005;
-/// Throws Error{Unsupported} for a method without a knob and when no head can be planned.
+/// onHead sees the heads of the last run, with that setting. Throws Error{Unsupported} for a method without a knob and
+/// when no head can be planned.
 [[nodiscard]] Solution solveBudget(const Trace& trace, RunRequest request, const BudgetTarget& target, Backend& backend,
-                                   const Control& control);
+                                   const Control& control, const std::function<void(const HeadReport&)>& onHead = {});
+
+/// One method of a comparison: the one path of CLI and GUI.
+struct Compared {
+  RunReport report;
+  std::optional<Solution> solution;  ///< without its report, which is `report`; nullopt: at the request's own setting
+};
+/// At the target where there is one and the method has a knob to move, else at the request's own setting. onHead as in
+/// runMethod and solveBudget.
+[[nodiscard]] Compared compareMethod(const Trace& trace, const RunRequest& request,
+                                     const std::optional<BudgetTarget>& target, Backend& backend,
+                                     const Control& control, const std::function<void(const HeadReport&)>& onHead = {});
 
 /// What a budget does to one head, measured at several settings of the method's knob.
 struct CurvePoint {

@@ -183,6 +183,11 @@ class Method {
                                   const Control& control) const = 0;
 };
 
+/// How a parameter is named to people in tables: the published names `sparsity` mean the kept fraction in one method
+/// and the removed one in another, so both are shown as `kept`. Other parameters as they are.
+[[nodiscard]] std::string shownName(const Method& method, std::string_view param);
+[[nodiscard]] double shownValue(const Method& method, std::string_view param, double value);
+
 /// All methods, generated from the files in core/methods; sorted by id.
 [[nodiscard]] std::span<const Method* const> allMethods();
 /// Throws Error{InvalidArgument} listing the known ids.

@@ -67,6 +67,10 @@ struct Plan {
   void deriveBlockMask();
 };
 
+/// Memory of a plan, nearly all of it arrays.
+[[nodiscard]] Index planBytes(const Plan& plan);
+/// The plan without its orders, masks, intervals and labels: what it says about the head in numbers.
+[[nodiscard]] Plan withoutArrays(const Plan& plan);
 /// The dense plan: one block, everything kept.
 [[nodiscard]] Plan densePlan(Index queryCount, Index keyCount);
 

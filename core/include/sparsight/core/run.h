@@ -4,7 +4,9 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -118,10 +120,45 @@ struct PlanFileEntry {
   Plan plan;
   Evaluation evaluation;
   double planMs = 0;
+  std::string skippedReason;  ///< as in HeadReport
 };
 /// Reads either file back; results come with plans that hold facts and class only. Plans are validated. Throws
 /// Error{Io|Format|Unsupported} naming file and dataset.
 [[nodiscard]] std::vector<PlanFileEntry> readPlanFile(const std::filesystem::path& path);
+
+/// What a plan or results file says of the run in it.
+struct ResultsHeader {
+  bool plans = false;    ///< a plan file: heads have their arrays
+  bool complete = true;  ///< false: an interrupted run
+  std::string request;   ///< what decided the numbers beside trace, method and parameters, as describeRequest
+  std::uint64_t seed = 0;
+  bool includePadding = false;
+  std::string traceUuid, program;
+  std::filesystem::path tracePath;
+};
+struct ResultsFile {
+  ResultsHeader header;
+  std::vector<PlanFileEntry> heads;  ///< ascending; plans hold facts and class only, also those of a plan file
+};
+/// "method svg, seed 0, padding exclude, rows default, warm-up off, draws none": two runs of a method with the same
+/// text and parameters give the same numbers.
+[[nodiscard]] std::string describeRequest(const RunRequest& request);
+/// The request that makes the plan of a head again, when only its numbers are left: the parameters it was made with,
+/// the seed, padding, rows and warm-up of `made`, this head alone at `steps` (those of the run up to its own: methods
+/// carry state from step to step). Throws Error{Unsupported} when the run used draws from a file.
+[[nodiscard]] RunRequest requestAgain(const TraceInfo& trace, const HeadReport& head, const ResultsHeader& made,
+                                      const std::vector<int>& steps);
+/// Header and numbers, without the arrays of plans. Throws as readPlanFile.
+[[nodiscard]] ResultsFile readResultsFile(const std::filesystem::path& path, const Control& control = {});
+/// One head of a plan file with its arrays. Throws as readPlanFile, Error{Format} also when it is not in the file.
+[[nodiscard]] PlanFileEntry readPlanOf(const std::filesystem::path& path, const HeadId& id,
+                                       const Control& control = {});
+/// Writes either file (header.plans) from heads gathered elsewhere; request, seed, padding and complete come from
+/// `header`, the rest from the trace. Skipped heads go into results files only. Atomic; control stops between heads.
+void writeHeads(const std::filesystem::path& out, const Trace& trace,
+                std::span<const std::shared_ptr<const HeadReport>> heads, const ResultsHeader& header,
+                const Control& control = {});
+
 [[nodiscard]] Draws readDraws(const std::filesystem::path& path);
 
 }  // namespace sparsight
