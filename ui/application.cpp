@@ -28,7 +28,7 @@ constexpr int kUsage = 2, kInput = 3, kDevice = 4, kInternal = 5;
 
 constexpr const char* kHelp =
     R"(Usage: sparsight [FILE ... | --demo] [--step S --layer L --head H] [--view ID] [--session FILE]
-       sparsight render FILE --view map|grid|profile|classes|curves|frames|permutation|compare|window --out F.png|F.svg|F.pdf [options]
+       sparsight render FILE --view map|grid|profile|classes|curves|frames|permutation|stepper|compare|window --out F.png|F.svg|F.pdf [options]
        sparsight --self-test
 
 Opens traces, results and plans of runs (.h5) and budget profiles (.csv, .json) in the workbench; without a file, the start page with the demo.

@@ -6,6 +6,7 @@
 #include <QStatusBar>
 
 #include "ui/banner.h"
+#include "ui/dialogs/file_dialogs.h"
 #include "ui/icons.h"
 #include "ui/main_window.h"
 #include "ui/session.h"
@@ -96,22 +97,16 @@ void ResultActions::ask(bool plans) {
   const QString method = m_session.overlayMethod();
   if (!m_session.trace() || method.isEmpty()) return;
   const QFileInfo trace(QString::fromStdString(m_session.trace()->info().path.string()));
-  auto* dialog = new QFileDialog(
-      &m_window,
-      plans ? tr("Save the plan of %1").arg(titleOf(method)) : tr("Save the results of %1").arg(titleOf(method)),
-      trace.absolutePath(), tr("HDF5 files (*.h5)"));
+  const QString name =
+      QStringLiteral("/%1-%2-%3.h5")
+          .arg(trace.completeBaseName(), method, plans ? QStringLiteral("plan") : QStringLiteral("results"));
+  const QString title = (plans ? tr("Save the plan of %1") : tr("Save the results of %1")).arg(titleOf(method));
+  QFileDialog* dialog = askWhereToSave(&m_window, title, trace.absolutePath() + name, tr("HDF5 files (*.h5)"), true,
+                                       [this, method, plans](const QString& path) {
+                                         const bool named = !QFileInfo(path).suffix().isEmpty();
+                                         m_session.saveRuns(method, named ? path : path + QStringLiteral(".h5"), plans);
+                                       });
   dialog->setObjectName(QStringLiteral("saveResultsDialog"));
-  dialog->setAttribute(Qt::WA_DeleteOnClose);
-  dialog->setAcceptMode(QFileDialog::AcceptSave);
-  dialog->setFileMode(QFileDialog::AnyFile);
-  dialog->setDefaultSuffix(QStringLiteral("h5"));
-  dialog->selectFile(
-      QStringLiteral("%1-%2-%3.h5")
-          .arg(trace.completeBaseName(), method, plans ? QStringLiteral("plan") : QStringLiteral("results")));
-  connect(dialog, &QFileDialog::fileSelected, this, [this, method, plans](const QString& path) {
-    if (!path.isEmpty()) m_session.saveRuns(method, path, plans);
-  });
-  dialog->open();
 }
 
 }  // namespace sparsight
