@@ -39,11 +39,12 @@ HeadResult resultOf(PlanFileEntry entry) {
   return result;
 }
 
-/// Where the trace of a results file is: at the place it names, or beside the file. Empty: nowhere.
+/// Where the trace of a results file is: at the place it names (a relative one as seen from the file), or beside the
+/// file. Empty: nowhere.
 std::filesystem::path traceOf(const ResultsHeader& header, const std::filesystem::path& results) {
   if (header.tracePath.empty()) return {};
   for (const std::filesystem::path& candidate :
-       {header.tracePath, results.parent_path() / header.tracePath.filename()}) {
+       {results.parent_path() / header.tracePath, results.parent_path() / header.tracePath.filename()}) {
     try {
       if (std::filesystem::is_regular_file(candidate) && sniffFormat(candidate) == "trace") return candidate;
     } catch (const std::exception&) {
