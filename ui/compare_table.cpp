@@ -155,6 +155,10 @@ void CompareTable::restyle() {
 }
 
 void CompareTable::setRows(std::vector<CompareRow> rows, const std::optional<BudgetTarget>& target) {
+  const auto same = [](const std::optional<BudgetTarget>& a, const std::optional<BudgetTarget>& b) {
+    return a.has_value() == b.has_value() && (!a || (a->budget == b->budget && a->value == b->value));
+  };
+  if (rows == m_rows && same(target, m_target)) return;  // progress changes captions thirty times a second
   m_rows = std::move(rows);
   m_target = target;
   fill();

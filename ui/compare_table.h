@@ -14,6 +14,7 @@ struct CompareRow {
   CompareAnswerPtr answer;  ///< nullptr: nothing yet
   QString state;            ///< instead of numbers: "waiting", why it failed
   bool failed = false;
+  friend bool operator==(const CompareRow&, const CompareRow&) = default;
 };
 
 /// The methods of a comparison as a table of means and sums over the heads that were asked for.

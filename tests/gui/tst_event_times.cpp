@@ -130,6 +130,20 @@ class TstEventTimes : public QObject {
     QVERIFY(!session.profile().isModified());
     QTest::qWait(100);
     report("undo");
+    window.setLayoutPreset(QStringLiteral("compare"));
+    QTest::qWait(300);
+    QVERIFY(settled());
+    QTest::mouseClick(window.findChild<QPushButton*>(QStringLiteral("compareRun")), Qt::LeftButton);
+    QVERIFY(eventually([&] { return window.view(QStringLiteral("compare"))->isSettled(); }, 300'000));
+    QVERIFY(settled());
+    report("compare 5 methods");
+    auto* column = window.findChild<TileCanvas*>(QStringLiteral("compareMap2"));
+    for (int i = 0; i < 20; ++i) {
+      wheel(*column, QRectF(column->plotRect()).center(), 1);
+      QTest::qWait(8);
+    }
+    QVERIFY(settled());
+    report("zoom in 5 maps, 20 notches");
     window.setLayoutPreset(QStringLiteral("tune"));
     QTest::qWait(300);
     report("layout Tune");

@@ -3,6 +3,7 @@
 #include <QFile>
 #include <QFileInfo>
 #include <QImage>
+#include <QJsonArray>
 #include <QJsonDocument>
 #include <QJsonObject>
 #include <QProcess>
@@ -123,6 +124,26 @@ class TstSelfTest : public QObject {
       QVERIFY2(ran.code == 0, qPrintable(ran.err));
     }
     QCOMPARE(QImage(first), QImage(second));
+  }
+
+  void aComparisonComparesBeforeItIsPainted() {
+    const QString first = m_home.file(QStringLiteral("c1.png")), second = m_home.file(QStringLiteral("c2.png"));
+    for (const QString& out : {first, second}) {
+      const Ran ran = run({QStringLiteral("render"), m_trace, QStringLiteral("--view"), QStringLiteral("compare"),
+                           QStringLiteral("--out"), out, QStringLiteral("--set"), QStringLiteral("methods=dense,svg"),
+                           QStringLiteral("--set"), QStringLiteral("at=kept"), QStringLiteral("--set"),
+                           QStringLiteral("value=40"), QStringLiteral("--set"), QStringLiteral("scope=layer")});
+      QVERIFY2(ran.code == 0, qPrintable(ran.err));
+    }
+    const QImage image(first);
+    QVERIFY(countColors(image) > 200);  // maps, and not the message that nothing was compared
+    QCOMPARE(QImage(second), image);
+    const QJsonObject state = QJsonDocument::fromJson(image.text(QStringLiteral("sparsight-state")).toUtf8())
+                                  .object()[QStringLiteral("state")]
+                                  .toObject();
+    QCOMPARE(state[QStringLiteral("at")].toString(), QStringLiteral("kept"));
+    QCOMPARE(state[QStringLiteral("value")].toDouble(), 40.0);
+    QCOMPARE(state[QStringLiteral("methods")].toArray().size(), 2);
   }
 
   void aTraceAloneMeasuresTheProfileItShows() {

@@ -182,12 +182,13 @@ class CompareView : public View {
   }
 
   [[nodiscard]] QJsonObject saveState() const override {
-    return {{QStringLiteral("methods"), QJsonArray::fromStringList(methods())},
-            {QStringLiteral("scope"), m_scope->currentData().toString()},
-            {QStringLiteral("at"), m_at->currentData().toString()},
-            {QStringLiteral("value"), m_value->value()},
-            {QStringLiteral("pooling"), m_pooling->currentData().toString()},
-            {QStringLiteral("follow"), m_followCheck->isChecked()}};
+    QJsonObject state{{QStringLiteral("methods"), QJsonArray::fromStringList(methods())},
+                      {QStringLiteral("scope"), m_scope->currentData().toString()},
+                      {QStringLiteral("at"), m_at->currentData().toString()},
+                      {QStringLiteral("pooling"), m_pooling->currentData().toString()},
+                      {QStringLiteral("follow"), m_followCheck->isChecked()}};
+    if (budget()) state.insert(QStringLiteral("value"), m_value->value());
+    return state;
   }
   void restoreState(const QJsonObject& state) override {
     const QJsonValue chosen = state.value(QStringLiteral("methods"));
@@ -536,7 +537,8 @@ class CompareView : public View {
         return caption;
       case CompareRuns::State::Running: {
         const double done = m_runs->progress(id);
-        caption.state = row.state = tr("running, %1 %").arg(static_cast<int>(done * 100));
+        row.state = tr("running");
+        caption.state = tr("running, %1 %").arg(static_cast<int>(done * 100));
         caption.progress = done;
         return caption;
       }
