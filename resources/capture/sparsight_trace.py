@@ -227,7 +227,7 @@ class TraceWriter:
         self._done: Dict[int, Path] = {}
         self._call: Optional[h5py.Group] = None
         self._call_state: Dict[str, Any] = {}
-        self._seen: Set[Tuple[int, str, int, str, int]] = set()
+        self.calls: Set[Tuple[int, str, int, str, int]] = set()  # written: step, branch, layer, kind, call
         self._sets: Dict[str, set] = {"steps": set(), "layers": set(), "heads": set(), "branches": set(), "kinds": set()}
         self._has = {"v": True, "out": True, "lse": True}
         self._closed = False
@@ -444,13 +444,15 @@ class TraceWriter:
             raise TraceError(f"{len(heads)} heads, {kv_heads} K/V heads, q [{n_q}, {head_dim}], k [{n_k}, {head_dim}]: "
                              "no size may be zero and the K/V heads must divide the heads")
         key = (step, branch, layer, kind, call)
-        if key in self._seen:
+        if key in self.calls:
             raise TraceError(f"step {step}, {branch}, layer {layer}, {kind} was written before; give another 'call'")
         scale = float(head_dim) ** -0.5 if scale is None else float(scale)
         if not (np.isfinite(scale) and scale > 0):
             raise TraceError(f"scale is {scale}; it must be finite and positive")
         dtype = self.dtype if dtype is None else dtype
         effective = self.layout if layout is None else layout
+        if [s for s in effective.segments if s.kind != "text"] != [s for s in self.layout.segments if s.kind != "text"]:
+            raise TraceError("calls may differ in their text only; a call with another video belongs into another trace")
         own_layout = effective.n_tokens != self.layout.n_tokens or effective.length_of("text") != self.layout.length_of("text")
         if kind in ("self", "joint") and n_k != effective.n_tokens:
             raise TraceError(f"k has {n_k} tokens, the layout {effective.n_tokens}; keys cannot be a subset")
@@ -553,9 +555,10 @@ class TraceWriter:
         dataset.attrs["dtype"] = dtype
         self._call_state["left"][name] = set(range(heads))
 
-    def put(self, name: str, position: int, array: np.ndarray) -> None:
+    def put(self, name: str, position: int, array: np.ndarray, absmax: Optional[float] = None) -> None:
         """Writes heads of ``name`` ("q", "k", "v", "out": [h, tokens, channels]; "lse": [h, tokens]) from storage
-        position ``position`` on. uint16 arrays are taken as bfloat16 bits, float arrays are converted."""
+        position ``position`` on. uint16 arrays are taken as bfloat16 bits, float arrays are converted. With ``absmax``
+        the array is of the storage type already, and its values are not looked at again."""
         if self._call is None:
             raise TraceError("begin a call first")
         dataset = self._call[name]
@@ -563,7 +566,12 @@ class TraceWriter:
         if name == "lse":
             stored = np.asarray(array, dtype="<f4")
         else:
-            stored, absmax = convert(array, state["dtype"], name)
+            if absmax is None:
+                stored, absmax = convert(array, state["dtype"], name)
+            elif array.dtype.itemsize != dataset.dtype.itemsize or array.dtype.kind != dataset.dtype.kind:
+                raise TraceError(f"{name} is {array.dtype}, the call stores {dataset.dtype}")
+            else:
+                stored = array
             if name in ("q", "k", "v"):
                 index = ("q", "k", "v").index(name)
                 state["absmax"][index] = max(state["absmax"][index], absmax)
@@ -584,7 +592,7 @@ class TraceWriter:
         self._call.attrs["absmax"] = state["absmax"]
         self._call.file.flush()
         step, branch, layer, kind, _ = state["key"]
-        self._seen.add(state["key"])
+        self.calls.add(state["key"])
         for name, values in (
             ("steps", [step]), ("branches", [branch]), ("layers", [layer]), ("kinds", [kind]), ("heads", state["heads"]),
         ):  # fmt: skip
