@@ -163,6 +163,7 @@ class Capture:
         self._guided = False
         self._seen_branches: Set[str] = set()
         self._written: Set[Tuple[int, str, int, str, int]] = set()
+        self._lengths: Set[int] = set()  # query tokens of an unknown model's calls
         self._seen_calls = 0  # of SDPA inside a model, wanted or not
         self._forwards = 0
         self._second_run = False
@@ -274,9 +275,10 @@ class Capture:
                 "an attention module. An own attention kernel (flash-attn, xformers, sage, flex), a replaced processor or a "
                 "compiled region hides the calls: use the model's plain processors and eager mode"
             )
+        seen = f"; they had {sorted(self._lengths)} tokens, the grid {self._grid} {math.prod(self._grid or ())}"
         return (
             f"nothing was captured: none of the {self._seen_calls} attention calls of {names} is of kind "
-            f"{sorted(self._kinds)} in the chosen layers"
+            f"{sorted(self._kinds)} in the chosen layers" + (seen if self._lengths else "")
         )
 
     # --- hooks --------------------------------------------------------------------------------------------------------
@@ -545,11 +547,12 @@ class Capture:
         return number
 
     def _named(self, model: _Model, site: Site, q: torch.Tensor, k: torch.Tensor) -> Site:
-        """Of unknown models: the kind that the shapes tell."""
+        """Of unknown models: the kind that the shapes tell; "other" for self-attention over fewer tokens than the video's."""
         if site.kind:
             return site
-        video = math.prod(self._grid) if self._grid else 0
-        kind = "cross" if q.shape[-2] != k.shape[-2] or q.shape[-2] < video else "self" if q.shape[-2] == video else "joint"
+        video, n_q, n_k = math.prod(self._grid or ()), q.shape[-2], k.shape[-2]
+        self._lengths.add(n_q)
+        kind = "cross" if n_q != n_k else "other" if n_q < video else "self" if n_q == video else "joint"
         return Site(site.module, site.layer, kind)
 
     def _layout(self, model: _Model, site: Site, n_tokens: int) -> Layout:
@@ -637,6 +640,7 @@ class Capture:
         per_head = tensor.shape[1] * tensor.shape[2] * ITEM_BYTES[dtype]
         step = max(1, PIECE_BYTES // per_head)
         for at in range(0, len(heads), step):
+            # Indexing copies: whatever the model writes in place afterwards does not reach the file.
             part = tensor[list(heads[at : at + step])].to(target).contiguous()
             size = part.numel() * part.element_size()
             sink.reserve(size)
@@ -647,7 +651,7 @@ class Capture:
                 event = torch.cuda.Event()
                 event.record()
             else:
-                host = part.cpu() if part.device.type != "cpu" else part.clone()
+                host = part.cpu()
 
             def write(host: torch.Tensor = host, event: Any = event, at: int = at) -> None:
                 if event is not None:
