@@ -60,7 +60,7 @@ class Layout:
     segments: Tuple[Segment, ...]
 
     @staticmethod
-    def of_video(grid: Sequence[int], text_len: int = 0, text_first: bool = False) -> "Layout":
+    def of_video(grid: Sequence[int], text_len: int = 0, text_first: bool = False) -> Layout:
         """A video of ``grid`` = (T, H, W) tokens, with ``text_len`` text tokens before or after it."""
         t, h, w = (int(n) for n in grid)
         if min(t, h, w) < 1:
@@ -124,9 +124,7 @@ def from_bfloat16(bits: np.ndarray) -> np.ndarray:
     return (bits.astype("<u4") << 16).view("<f4")
 
 
-def row_blocks(
-    layout: Layout, fraction: int, block: int = 64, seed: int = 0
-) -> np.ndarray:
+def row_blocks(layout: Layout, fraction: int, block: int = 64, seed: int = 0) -> np.ndarray:
     """Query rows in aligned runs of ``block`` tokens: about 1/``fraction`` of the video's runs, spread evenly over it and
     drawn at random within each stratum; every row outside the video is kept. Returns int64, strictly increasing."""
     if fraction < 1 or block < 1:
@@ -333,7 +331,7 @@ class TraceWriter:
             if p.exists():
                 p.unlink()
 
-    def __enter__(self) -> "TraceWriter":
+    def __enter__(self) -> TraceWriter:
         return self
 
     def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
@@ -441,8 +439,10 @@ class TraceWriter:
         self._check_call(step, layer, heads, branch, kind)
         kv_heads = len(heads) if kv_heads is None else kv_heads
         if min(n_q, n_k, head_dim) < 1 or kv_heads < 1 or len(heads) % kv_heads:
-            raise TraceError(f"{len(heads)} heads, {kv_heads} K/V heads, q [{n_q}, {head_dim}], k [{n_k}, {head_dim}]: "
-                             "no size may be zero and the K/V heads must divide the heads")
+            raise TraceError(
+                f"{len(heads)} heads, {kv_heads} K/V heads, q [{n_q}, {head_dim}], k [{n_k}, {head_dim}]: "
+                "no size may be zero and the K/V heads must divide the heads"
+            )
         key = (step, branch, layer, kind, call)
         if key in self.calls:
             raise TraceError(f"step {step}, {branch}, layer {layer}, {kind} was written before; give another 'call'")
@@ -679,6 +679,7 @@ def storage_type(wanted: str, arrays: Sequence[np.ndarray]) -> str:
 def convert(array: np.ndarray, dtype: str, name: str) -> Tuple[np.ndarray, float]:
     """The array in storage type and its largest absolute value; TraceError for NaN, infinities and overflow."""
     array = np.asarray(array)
+    stored: Optional[np.ndarray] = None
     if array.dtype == np.uint16:
         values = from_bfloat16(array)
         if dtype == "bfloat16":
@@ -689,7 +690,8 @@ def convert(array: np.ndarray, dtype: str, name: str) -> Tuple[np.ndarray, float
         raise TraceError(f"{name} is {array.dtype}; give float16, float32 or bfloat16 bits as uint16")
     else:
         values = array
-        stored = to_bfloat16(array) if dtype == "bfloat16" else None
+        if dtype == "bfloat16":
+            stored = to_bfloat16(array)
     absmax = float(max(values.max(), -values.min())) if values.size else 0.0
     if not np.isfinite(absmax):
         raise TraceError(f"{name} holds NaN or infinite values")

@@ -44,7 +44,9 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--anonymise", action="store_true", help="no prompt, seed, model name or preview frames in the file")
 
     file = p.add_argument_group("the file")
-    file.add_argument("--compression", type=int, default=0, metavar="0-9", help="gzip level; smaller by 15-30 %%, ten times slower")
+    file.add_argument(
+        "--compression", type=int, default=0, metavar="0-9", help="gzip level; smaller by 15-30 %%, ten times slower"
+    )
     file.add_argument("--split", choices=["auto", "step", "none"], default="auto")
     file.add_argument("--max-gib", type=float, default=0, help="refuse larger captures")
     file.add_argument("--overwrite", action="store_true")

@@ -14,7 +14,6 @@ import math
 import platform
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
 import numpy as np
@@ -37,15 +36,16 @@ from .families import (
     vae_stride,
 )
 from .guard import CaptureError, Estimate, estimate, obstacles, size_text
+from .pipeline import native_attention, number_of, pipeline_locals, replaced, schedule_of, text_of
 from .select import Rows, Selection, indices, with_preset
+from .sink import Sink
+from .tensors import columns_of, preview, row_lse
 
 __version__ = "1.0"
 
 SELF_KINDS = ("self", "joint")
 PIECE_BYTES = 128 << 20  # of one copy from the device
 MAX_DENSE_MASK = 256 << 20
-FRAME_SIDE = 384  # longest side of stored preview frames, pixels
-MAX_FRAMES = 512
 _SDPA = F.scaled_dot_product_attention
 _NUMPY_TYPE = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -55,7 +55,7 @@ Branches = Union[str, Sequence[str]]
 class _Mode(TorchFunctionMode):
     """Hands every scaled_dot_product_attention to the capture after it ran; everything else passes."""
 
-    def __init__(self, capture: "Capture") -> None:
+    def __init__(self, capture: Capture) -> None:
         super().__init__()
         self._capture = capture
 
@@ -168,12 +168,12 @@ class Capture:
         self._forwards = 0
         self._second_run = False
         self._writer: Optional[TraceWriter] = None
-        self._sink: Any = None
+        self._sink: Optional[Sink] = None
         self._frames: Optional[np.ndarray] = None
         self._components: Dict[int, _Model] = {}  # which transformer ran at a captured step
 
     # --- begin and end ------------------------------------------------------------------------------------------------
-    def __enter__(self) -> "Capture":
+    def __enter__(self) -> Capture:
         problems = [p for m in self._models for p in obstacles(m.module, m.component)]
         if _SDPA is not F.scaled_dot_product_attention:
             problems.append("torch.nn.functional.scaled_dot_product_attention was replaced after this package was imported")
@@ -188,7 +188,7 @@ class Capture:
         with contextlib.ExitStack() as stack:
             for model in self._models:
                 self._hook(stack, model)
-            stack.enter_context(_native_attention([m.module for m in self._models]))
+            stack.enter_context(native_attention([m.module for m in self._models]))
             if self._want_frames:
                 self._hook_frames(stack)
             stack.enter_context(_Mode(self))
@@ -300,7 +300,7 @@ class Capture:
         stack.callback(before.remove)
         stack.callback(module.register_forward_hook(lambda *_: self._after_forward(model)).remove)
         if hasattr(type(module), "cache_context"):
-            original = module.cache_context
+            original: Any = module.cache_context
 
             @contextlib.contextmanager
             def named_context(name: str) -> Any:
@@ -311,7 +311,7 @@ class Capture:
                 finally:
                     model.context = None
 
-            stack.enter_context(_replaced(module, "cache_context", named_context))
+            stack.enter_context(replaced(module, "cache_context", named_context))
 
     def _hook_frames(self, stack: contextlib.ExitStack) -> None:
         processor = getattr(self._pipe, "video_processor", None)
@@ -325,7 +325,7 @@ class Capture:
                 self._frames = preview(video[min(self._sample, len(video) - 1)] / 2 + 0.5)
             return original(*args, **kwargs)
 
-        stack.enter_context(_replaced(processor, "postprocess_video", postprocess_video))
+        stack.enter_context(replaced(processor, "postprocess_video", postprocess_video))
 
     def add_frames(self, video: Any, fps: float = 0.0) -> None:
         """Preview frames of the decoded video, when the pipeline does not show them by itself: a list of images, an array
@@ -362,7 +362,9 @@ class Capture:
         if any(self._wants_branch(b) for b in self._samples):
             grid = self._grid_given or grid_of(model.family, model.config, arguments)
             if grid is None:
-                raise CaptureError(f"the token grid of {type(model.module).__name__} does not show: pass grid=(T, H, W) in tokens")
+                raise CaptureError(
+                    f"the token grid of {type(model.module).__name__} does not show: pass grid=(T, H, W) in tokens"
+                )
             if self._grid is not None and grid != self._grid:
                 raise CaptureError(f"the grid changed from {self._grid} to {grid} within the run; a trace holds one video")
             self._grid = grid
@@ -429,12 +431,12 @@ class Capture:
 
     # --- the plan, known with the first forward pass ------------------------------------------------------------------
     def _plan(self, model: _Model, arguments: Mapping[str, Any]) -> None:
-        called = _pipeline_locals(self._pipe) if self._pipe is not None else {}
+        called = pipeline_locals(self._pipe) if self._pipe is not None else {}
         latents = called.get("latents")
         self._videos = int(latents.shape[0]) if isinstance(latents, torch.Tensor) else 0
         guided = called.get("do_classifier_free_guidance", getattr(self._pipe, "do_classifier_free_guidance", False))
         self._guided = bool(guided) or getattr(getattr(self._pipe, "guider", None), "num_conditions", 1) > 1
-        self._schedule = _schedule(self._pipe, called)
+        self._schedule = schedule_of(self._pipe, called)
         self._run = self._run_facts(called)
         total = len(self._schedule) or 1
         if self._pipe is None:  # an open number of forward calls
@@ -473,19 +475,19 @@ class Capture:
             return {"guidance_mode": "none", **self._run_given}
         generator = called.get("generator")
         generator = generator[0] if isinstance(generator, (list, tuple)) and generator else generator
-        scheduler = getattr(pipe, "scheduler", None)
+        scheduler: Any = getattr(pipe, "scheduler", None)
         facts: Dict[str, Any] = {
             "pipeline_class": type(pipe).__name__,
-            "prompt": _text(called.get("prompt")),
-            "negative_prompt": _text(called.get("negative_prompt")),
+            "prompt": text_of(called.get("prompt")),
+            "negative_prompt": text_of(called.get("negative_prompt")),
             "seed": int(generator.initial_seed()) if isinstance(generator, torch.Generator) else None,
             "num_inference_steps": len(self._schedule),
-            "guidance_scale": _number(called.get("guidance_scale")),
+            "guidance_scale": number_of(called.get("guidance_scale")),
             "scheduler": type(scheduler).__name__ if scheduler is not None else "",
             "compute_dtype": str(getattr(self._models[0].module, "dtype", "")).replace("torch.", ""),
             "attention_backend": "native",
             "timesteps": self._schedule or None,
-            "fps": self._fps or _number(called.get("frame_rate")) or _number(called.get("fps")),
+            "fps": self._fps or number_of(called.get("frame_rate")) or number_of(called.get("fps")),
         }
         for name in ("height", "width", "num_frames"):
             value = called.get(name)
@@ -538,8 +540,8 @@ class Capture:
         for branch, index in samples.items():
             if self._wants_branch(branch):
                 element = 0 if q.shape[0] == 1 else index
-                one = tuple(t[element] for t in (q, k, v, result))
-                self._capture_one(model, site, branch, number, element, *one, argument=argument)
+                one = (q[element], k[element], v[element], result[element])
+                self._capture_one(model, site, branch, number, element, one, argument)
 
     def _count(self, key: Tuple[str, ...]) -> int:
         number = self._counts.get(key, 0)
@@ -578,26 +580,23 @@ class Capture:
         branch: str,
         number: int,
         element: int,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        result: torch.Tensor,
+        tensors: Tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
         argument: Callable[..., Any],
     ) -> None:
-        """q [H, Nq, D], k and v [Hkv, Nk, D], result [H, Nq, Dv] of one guidance branch."""
+        """tensors: q [H, Nq, D], k and v [Hkv, Nk, D], result [H, Nq, Dv] of one guidance branch."""
         key = (self._step, branch, site.layer, site.kind, number)
         if key in self._written:
             self._warn(f"step {self._step}, {branch}: the model ran more than once at this step; the first pass is kept")
             return
+        q, k, v, result = (t.detach() for t in tensors)
         self_like = site.kind in SELF_KINDS
         layout = self._layout(model, site, k.shape[1]) if self_like else None
         if self._writer is None:
             self._open(model, q, layout or Layout.of_video(self._grid or (1, 1, 1)))
         writer, sink = self._writer, self._sink
-        assert writer is not None
+        assert writer is not None and sink is not None
         rows = self._rows_for(layout) if layout is not None else None
         heads = indices(self._heads_spec, q.shape[0], "heads")
-        q, k, v, result = (t.detach() for t in (q, k, v, result))
         scale = argument(6, "scale")
         mask = argument(3, "attn_mask")
         causal = bool(argument(5, "is_causal", False))
@@ -621,21 +620,22 @@ class Capture:
             key_valid=valid, mask=dense, out=self._out, lse=self._lse,
         )  # fmt: skip
         sink.submit(lambda: writer.begin_call(**arguments))
-        tensors = [("q", q, heads, absmax[0]), ("k", k, kv_heads, absmax[1])]
-        tensors += [("v", v, kv_heads, absmax[2])] if self._values else []
-        tensors += [("out", result, heads, None)] if self._out else []
-        for tensor_name, tensor, chosen, largest in tensors:
-            self._send(tensor_name, tensor, chosen, stored, largest)
+        self._send("q", q, heads, stored, absmax[0])
+        self._send("k", k, kv_heads, stored, absmax[1])
+        if self._values:
+            self._send("v", v, kv_heads, stored, absmax[2])
+        if self._out:
+            self._send("out", result, heads, stored, 0.0)
         if self._lse:
             weights = row_lse(q, k, heads, groups, arguments["scale"], valid, dense)
             sink.submit(lambda: writer.put("lse", 0, weights))
         sink.submit(writer.end_call)
         self._written.add(key)
 
-    def _send(self, name: str, tensor: torch.Tensor, heads: Sequence[int], dtype: str, absmax: Optional[float]) -> None:
+    def _send(self, name: str, tensor: torch.Tensor, heads: Sequence[int], dtype: str, absmax: float) -> None:
         """Chosen heads of [H, N, D] to the writer, in pieces; returns once they have left the tensor."""
         writer, sink = self._writer, self._sink
-        assert writer is not None
+        assert writer is not None and sink is not None
         target = _NUMPY_TYPE[dtype]
         per_head = tensor.shape[1] * tensor.shape[2] * ITEM_BYTES[dtype]
         step = max(1, PIECE_BYTES // per_head)
@@ -657,7 +657,7 @@ class Capture:
                 if event is not None:
                     event.synchronize()
                 array = host.view(torch.int16).numpy().view(np.uint16) if dtype == "bfloat16" else host.numpy()
-                writer.put(name, at, array, absmax=0.0 if absmax is None else absmax)
+                writer.put(name, at, array, absmax=absmax)
 
             sink.submit(write, size)
 
@@ -699,7 +699,9 @@ class Capture:
             return (None if bool(valid.all()) else valid.to(torch.uint8).cpu().numpy()), None
         chosen = plane.expand(n_q, n_k) if rows is None else plane.expand(n_q, n_k)[torch.from_numpy(rows).to(plane.device)]
         if chosen.numel() > MAX_DENSE_MASK:
-            raise CaptureError(f"a dense mask of {size_text(chosen.numel())} per call is too large for a trace: fewer query rows")
+            raise CaptureError(
+                f"a dense mask of {size_text(chosen.numel())} per call is too large for a trace: fewer query rows"
+            )
         return None, chosen.to(torch.uint8).cpu().numpy()
 
     def _sigma(self) -> float:
@@ -711,14 +713,12 @@ class Capture:
             self._sink.submit(self._writer.end_step)
 
     def _open(self, model: _Model, q: torch.Tensor, layout: Layout) -> None:
-        from .sink import Sink
-
         facts = dict(model.facts)
         facts["num_heads"] = facts["num_heads"] or int(q.shape[0])
         facts["head_dim"] = int(q.shape[2])
         facts["num_kv_heads"] = facts["num_kv_heads"] or facts["num_heads"]
         if self._pipe is not None:
-            facts["vae_stride"] = vae_stride(self._pipe, model.family)
+            facts["vae_stride"] = vae_stride(self._pipe)
             if model.family.name == "wan2.1" and (len(self._models) > 1 or facts["vae_stride"][1] == 16):
                 facts["family"] = "wan2.2"
             name = str(getattr(self._pipe, "name_or_path", "") or getattr(self._pipe.config, "_name_or_path", "") or "")
@@ -739,8 +739,8 @@ class Capture:
 
     def _padded_front(self, model: _Model) -> int:
         """CogVideoX 1.5 fills an odd number of latent frames up at the front."""
-        patch, stride = model.facts["patch_size"][0], (vae_stride(self._pipe, model.family) if self._pipe is not None else [0])[0]
-        frames = self._run.get("num_frames")
+        patch, frames = model.facts["patch_size"][0], self._run.get("num_frames")
+        stride = 0 if self._pipe is None else vae_stride(self._pipe)[0]
         if model.family.name != "cogvideox" or patch < 2 or not stride or not frames:
             return 0
         return 1 if ((frames - 1) // stride + 1) % patch else 0
@@ -753,113 +753,6 @@ class Capture:
     def _say(self, text: str) -> None:
         if not self._quiet:
             print("sparsight_capture: " + text, file=sys.stderr, flush=True)
-
-
-# --- helpers ----------------------------------------------------------------------------------------------------------
-def columns_of(plane: torch.Tensor, self_like: bool) -> Tuple[torch.Tensor, bool]:
-    """Keys that some row of the mask [n_q or 1, n_k] may see, and whether that says everything: every row sees all of them,
-    apart from fully masked rows that are padding themselves. Looks at 1024 rows at a time."""
-    if plane.shape[0] == 1:
-        return plane[0], True
-    pieces = plane.split(1024)
-    valid = torch.stack([p.any(dim=0) for p in pieces]).any(dim=0)
-    for number, piece in enumerate(pieces):
-        full = (piece == valid).all(dim=1)
-        empty = ~piece.any(dim=1)
-        if self_like and plane.shape[0] == plane.shape[1]:
-            own = valid[number * 1024 : number * 1024 + len(piece)]
-            if not bool((full | (empty & ~own)).all()):
-                return valid, False
-        elif not bool(full.all()):
-            return valid, False
-    return valid, True
-
-
-def row_lse(
-    q: torch.Tensor, k: torch.Tensor, heads: Sequence[int], groups: int, scale: float, valid: Any, dense: Any
-) -> np.ndarray:
-    """log sum exp (natural) of every row's scores in float32, [heads, rows]; never a whole N x N array."""
-    result = np.empty((len(heads), q.shape[1]), dtype="<f4")
-    tile = max(1, (64 << 20) // (4 * k.shape[1]))
-    keep = None if valid is None else torch.from_numpy(valid).to(q.device).bool()
-    for i, head in enumerate(heads):
-        keys = k[head // groups].float().T
-        for at in range(0, q.shape[1], tile):
-            scores = q[head, at : at + tile].float() @ keys * scale
-            if keep is not None:
-                scores = scores.masked_fill(~keep, -torch.inf)
-            if dense is not None:
-                scores = scores.masked_fill(~torch.from_numpy(dense[at : at + tile]).to(q.device).bool(), -torch.inf)
-            result[i, at : at + tile] = torch.logsumexp(scores, dim=1).cpu().numpy()
-    return result
-
-
-def preview(video: torch.Tensor) -> np.ndarray:
-    """[3, F, h, w] in 0 .. 1 -> uint8 [F, h', w', 3], made smaller to FRAME_SIDE pixels."""
-    frames = video.detach().float().clamp(0, 1).permute(1, 0, 2, 3)[:MAX_FRAMES]
-    side = max(frames.shape[2:])
-    if side > FRAME_SIDE:
-        size = tuple(max(1, round(n * FRAME_SIDE / side)) for n in frames.shape[2:])
-        frames = F.interpolate(frames, size=size, mode="area")
-    return (frames * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
-
-
-@contextlib.contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Any:
-    """An attribute of one object for the duration; the class is not touched."""
-    had = name in owner.__dict__
-    old = owner.__dict__.get(name)
-    owner.__dict__[name] = value
-    try:
-        yield
-    finally:
-        if had:
-            owner.__dict__[name] = old
-        else:
-            del owner.__dict__[name]
-
-
-@contextlib.contextmanager
-def _native_attention(modules: Sequence[torch.nn.Module]) -> Any:
-    """diffusers' own dispatcher takes torch's attention, whatever was chosen for the models or by environment."""
-    dispatch = sys.modules.get("diffusers.models.attention_dispatch")
-    holders = [h for module in modules for m in module.modules() for h in (m, getattr(m, "processor", None))]
-    holders = [h for h in holders if h is not None and getattr(h, "_attention_backend", None) is not None]
-    with contextlib.ExitStack() as stack:
-        for holder in {id(h): h for h in holders}.values():
-            stack.enter_context(_replaced(holder, "_attention_backend", None))
-        if dispatch is not None and hasattr(dispatch, "attention_backend"):
-            stack.enter_context(dispatch.attention_backend("native"))
-        yield
-
-
-def _pipeline_locals(pipe: Any) -> Dict[str, Any]:
-    """Local variables of the pipeline's running __call__: prompt, size, schedule. Empty when it is not on the stack."""
-    frame: Optional[FrameType] = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_name == "__call__" and frame.f_locals.get("self") is pipe:
-            return dict(frame.f_locals)
-        frame = frame.f_back
-    return {}
-
-
-def _schedule(pipe: Any, called: Mapping[str, Any]) -> List[float]:
-    """Timesteps of the run, one per denoising step (schedulers of second order list some twice in a row)."""
-    steps = called.get("timesteps")
-    if steps is None or len(steps) == 0:
-        steps = getattr(getattr(pipe, "scheduler", None), "timesteps", None)
-    values = [] if steps is None else [float(t) for t in steps]
-    return [t for i, t in enumerate(values) if i == 0 or t != values[i - 1]]
-
-
-def _text(value: Any) -> Optional[str]:
-    if isinstance(value, (list, tuple)):
-        value = value[0] if value else None
-    return value if isinstance(value, str) else None
-
-
-def _number(value: Any) -> Optional[float]:
-    return float(value) if isinstance(value, (int, float)) else None
 
 
 # --- what users call --------------------------------------------------------------------------------------------------

@@ -209,7 +209,7 @@ def model_facts(module: Any, family: Family, sites: Mapping[str, Site]) -> Dict[
     return facts
 
 
-def vae_stride(pipe: Any, family: Family) -> List[int]:
+def vae_stride(pipe: Any) -> List[int]:
     """(t, h, w) of the video autoencoder, as the pipeline states it; 0 where it does not."""
 
     def first(*names: str) -> int:

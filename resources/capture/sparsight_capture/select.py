@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from typing import Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from sparsight_trace import Layout, TraceError, check_rows, row_blocks, row_stride
@@ -88,7 +88,7 @@ class Rows:
             return
         match = re.fullmatch(r"(all)|blocks:(\d+)(?::(\d+))?|stride:(\d+)", spec.strip())
         if not match:
-            raise ValueError(f"rows: '{spec}' is none of \"all\", \"blocks:N\", \"blocks:N:SIZE\", \"stride:N\"")
+            raise ValueError(f'rows: \'{spec}\' is none of "all", "blocks:N", "blocks:N:SIZE", "stride:N"')
         self.mode = "all" if match.group(1) else "blocks" if match.group(2) else "stride"
         if self.mode == "blocks":
             self.fraction, self.block = int(match.group(2)), int(match.group(3) or 64)
@@ -113,7 +113,7 @@ class Rows:
         return {"q_stride": self.stride} if self.mode == "stride" else {}
 
 
-def with_preset(preset: Optional[str], **given: Optional[object]) -> Tuple[object, ...]:
+def with_preset(preset: Optional[str], **given: Any) -> Tuple[Any, ...]:
     """steps, layers, heads, rows: what was given, else the preset's ("survey" without one)."""
     name = preset or "survey"
     if name not in PRESETS:

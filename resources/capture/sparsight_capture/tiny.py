@@ -34,7 +34,9 @@ def _wan(prompt: str, negative: str, two_experts: bool = False) -> Tuple[Any, Ca
             freq_dim=256, ffn_dim=32, num_layers=4, rope_max_seq_len=32, qk_norm="rms_norm_across_heads",
         )  # fmt: skip
 
-    vae = AutoencoderKLWan(base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True])
+    vae = AutoencoderKLWan(
+        base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
+    )
     pipe = WanPipeline(
         tokenizer=None, text_encoder=None, vae=vae, scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0), transformer=expert(),
         transformer_2=expert() if two_experts else None, boundary_ratio=0.875 if two_experts else None,
@@ -95,7 +97,9 @@ def _cogvideox(prompt: str, negative: str) -> Tuple[Any, Call]:
         num_layers=2, sample_width=12, sample_height=8, sample_frames=9, patch_size=2, temporal_compression_ratio=4,
         max_text_seq_length=16, use_rotary_positional_embeddings=True,
     )  # fmt: skip
-    pipe = CogVideoXPipeline(tokenizer=None, text_encoder=None, vae=None, transformer=transformer, scheduler=CogVideoXDDIMScheduler())
+    pipe = CogVideoXPipeline(
+        tokenizer=None, text_encoder=None, vae=None, transformer=transformer, scheduler=CogVideoXDDIMScheduler()
+    )
     return pipe, dict(prompt_embeds=_text(prompt, 16, 32), negative_prompt_embeds=_text(negative, 16, 32), guidance_scale=6.0)
 
 
@@ -106,7 +110,9 @@ def _ltx(prompt: str, negative: str) -> Tuple[Any, Call]:
         in_channels=8, out_channels=8, patch_size=1, patch_size_t=1, num_attention_heads=4, attention_head_dim=8,
         cross_attention_dim=32, num_layers=2, caption_channels=32,
     )  # fmt: skip
-    pipe = LTXPipeline(scheduler=FlowMatchEulerDiscreteScheduler(), vae=None, text_encoder=None, tokenizer=None, transformer=transformer)
+    pipe = LTXPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(), vae=None, text_encoder=None, tokenizer=None, transformer=transformer
+    )
     return pipe, dict(
         prompt_embeds=_text(prompt, 16, 32), prompt_attention_mask=_mask(prompt, 16), negative_prompt_embeds=_text(negative, 16, 32),
         negative_prompt_attention_mask=_mask(negative, 16), guidance_scale=3.0,
@@ -120,7 +126,9 @@ def _mochi(prompt: str, negative: str) -> Tuple[Any, Call]:
         patch_size=2, num_attention_heads=2, attention_head_dim=8, num_layers=2, pooled_projection_dim=16, in_channels=12,
         qk_norm="rms_norm", text_embed_dim=32, time_embed_dim=4, activation_fn="swiglu", max_sequence_length=16,
     )  # fmt: skip
-    pipe = MochiPipeline(scheduler=FlowMatchEulerDiscreteScheduler(), vae=None, text_encoder=None, tokenizer=None, transformer=transformer)
+    pipe = MochiPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(), vae=None, text_encoder=None, tokenizer=None, transformer=transformer
+    )
     return pipe, dict(
         prompt_embeds=_text(prompt, 16, 32), prompt_attention_mask=_mask(prompt, 16), negative_prompt_embeds=_text(negative, 16, 32),
         negative_prompt_attention_mask=_mask(negative, 16), guidance_scale=4.5,
@@ -133,7 +141,7 @@ def _cosmos(prompt: str, negative: str) -> Tuple[Any, Call]:
     class NoSafetyChecker:
         """The pipeline insists on one; there is no text here that it could look at."""
 
-        def to(self, *_: Any) -> "NoSafetyChecker":
+        def to(self, *_: Any) -> NoSafetyChecker:
             return self
 
         def check_text_safety(self, prompt: str) -> bool:

@@ -21,10 +21,10 @@ pytest.importorskip("diffusers", reason="diffusers is not installed")
 
 import sparsight_capture as sc  # noqa: E402
 import sparsight_trace as st  # noqa: E402
-from sparsight_capture.core import columns_of  # noqa: E402
 from sparsight_capture.guard import CaptureError  # noqa: E402
 from sparsight_capture.select import indices  # noqa: E402
 from sparsight_capture.sink import Sink  # noqa: E402
+from sparsight_capture.tensors import columns_of  # noqa: E402
 from sparsight_capture.tiny import FAMILIES, tiny  # noqa: E402
 from support import check_trace  # noqa: E402
 
@@ -74,7 +74,10 @@ def nothing_is_left_behind():
     from diffusers.models import attention_dispatch
     from torch.overrides import _get_current_function_mode
 
-    sdpa, backend = torch.nn.functional.scaled_dot_product_attention, attention_dispatch._AttentionBackendRegistry._active_backend
+    sdpa, backend = (
+        torch.nn.functional.scaled_dot_product_attention,
+        attention_dispatch._AttentionBackendRegistry._active_backend,
+    )
     yield
     assert torch.nn.functional.scaled_dot_product_attention is sdpa
     assert attention_dispatch._AttentionBackendRegistry._active_backend == backend
@@ -229,7 +232,16 @@ def test_anonymise_leaves_no_trace_of_the_user(tmp_path: Path):
 # --- subsets ----------------------------------------------------------------------------------------------------------
 def test_subsets_are_parts_of_the_whole(tmp_path: Path):
     run(tmp_path / "all.h5", "hunyuanvideo")
-    run(tmp_path / "part.h5", "hunyuanvideo", steps="every:2", layers=[0, -1], heads=[1], rows="blocks:4:16", branches="cond", out=False)
+    run(
+        tmp_path / "part.h5",
+        "hunyuanvideo",
+        steps="every:2",
+        layers=[0, -1],
+        heads=[1],
+        rows="blocks:4:16",
+        branches="cond",
+        out=False,
+    )
     whole, part = calls_of(tmp_path / "all.h5"), calls_of(tmp_path / "part.h5")
     assert {(k[0], k[2]) for k in part} == {(0, 0), (0, 3), (2, 0), (2, 3)}
     with h5py.File(tmp_path / "part.h5") as f:
@@ -447,7 +459,9 @@ class Layer(torch.nn.Module):
         self.proj = torch.nn.Linear(heads * dim, 16)
 
     def forward(self, x: Any, **attention: Any) -> Any:
-        parts = self.qkv(x).unflatten(-1, (-1, self.dim)).transpose(1, 2).split([self.heads, self.kv_heads, self.kv_heads], dim=1)
+        parts = (
+            self.qkv(x).unflatten(-1, (-1, self.dim)).transpose(1, 2).split([self.heads, self.kv_heads, self.kv_heads], dim=1)
+        )
         out = torch.nn.functional.scaled_dot_product_attention(*parts, enable_gqa=True, **attention)
         return self.proj(out.transpose(1, 2).flatten(2))
 

@@ -43,7 +43,9 @@ def test_joint_trace_passes_the_deep_check(tmp_path: Path, dtype: str, text_firs
     padding = layout.start_of("text") + 3
     valid[padding : padding + 2] = 0
     path = tmp_path / "t.h5"
-    with st.TraceWriter(path, layout, model={"num_layers": 4, "num_heads": HEADS}, run={"timesteps": [999.0, 500.0]}, dtype=dtype) as w:
+    with st.TraceWriter(
+        path, layout, model={"num_layers": 4, "num_heads": HEADS}, run={"timesteps": [999.0, 500.0]}, dtype=dtype
+    ) as w:
         for step in (0, 1):
             q, k, v = tensors(layout.n_tokens, seed=step)
             out, lse = attention(q, k, v, DIM**-0.5, valid)
