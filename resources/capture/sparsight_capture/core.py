@@ -303,10 +303,11 @@ class Capture:
             original: Any = module.cache_context
 
             @contextlib.contextmanager
-            def named_context(name: str) -> Any:
-                model.context = name
+            def named_context(*args: Any, **kwargs: Any) -> Any:  # newer versions pass more than the name
+                name = args[0] if args else kwargs.get("name")
+                model.context = name if isinstance(name, str) else None
                 try:
-                    with original(name) as value:
+                    with original(*args, **kwargs) as value:
                         yield value
                 finally:
                     model.context = None
@@ -649,7 +650,7 @@ class Capture:
                 host = torch.empty(part.shape, dtype=target, pin_memory=True)
                 host.copy_(part, non_blocking=True)
                 event = torch.cuda.Event()
-                event.record()
+                event.record(torch.cuda.current_stream(part.device))
             else:
                 host = part.cpu()
 

@@ -37,9 +37,10 @@ def _wan(prompt: str, negative: str, two_experts: bool = False) -> Tuple[Any, Ca
     vae = AutoencoderKLWan(
         base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
     )
+    experts = {"transformer_2": expert(), "boundary_ratio": 0.875} if two_experts else {}
     pipe = WanPipeline(
         tokenizer=None, text_encoder=None, vae=vae, scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0), transformer=expert(),
-        transformer_2=expert() if two_experts else None, boundary_ratio=0.875 if two_experts else None,
+        **experts,
     )  # fmt: skip
     return pipe, dict(prompt_embeds=_text(prompt, 16, 32), negative_prompt_embeds=_text(negative, 16, 32), guidance_scale=6.0)
 

@@ -71,16 +71,16 @@ def recomputed(call: Dict[str, Any]) -> np.ndarray:
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind():
     """After every test: no hook, wrapped method, function mode or chosen backend remains."""
-    from diffusers.models import attention_dispatch
     from torch.overrides import _get_current_function_mode
 
-    sdpa, backend = (
-        torch.nn.functional.scaled_dot_product_attention,
-        attention_dispatch._AttentionBackendRegistry._active_backend,
-    )
+    dispatch = sys.modules.get("diffusers.models.attention_dispatch")  # before diffusers 0.35 there was none
+
+    def state() -> Any:
+        return torch.nn.functional.scaled_dot_product_attention, dispatch and dispatch._AttentionBackendRegistry._active_backend
+
+    before = state()
     yield
-    assert torch.nn.functional.scaled_dot_product_attention is sdpa
-    assert attention_dispatch._AttentionBackendRegistry._active_backend == backend
+    assert state() == before
     assert _get_current_function_mode() is None
     assert not [t for t in threading.enumerate() if t.name == "sparsight-capture-writer"]
     for o in gc.get_objects():
