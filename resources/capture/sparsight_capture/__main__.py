@@ -23,15 +23,23 @@ def parser() -> argparse.ArgumentParser:
         epilog="Lists are '0,7,15', '0-4', 'all', 'middle', 'every:N', 'first:N', 'last:N', 'spread:N' or 'ends:N'.",
     )
     p.add_argument("--version", action="version", version=f"sparsight-capture {__version__}")
-    p.add_argument("--model", required=True, help=f"repository or folder of a diffusers pipeline, or tiny:{{{','.join(FAMILIES)}}}: "
-                   "random weights, nothing to download")  # fmt: skip
+    tiny_names = ",".join(FAMILIES)
+    p.add_argument(
+        "--model",
+        required=True,
+        help=f"repository or folder of a diffusers pipeline, or tiny:{{{tiny_names}}}: random weights, nothing to download",
+    )
     p.add_argument("--prompt", required=True)
     p.add_argument("--negative-prompt", default=None)
     p.add_argument("--out", required=True, help="the trace to write (.h5)")
 
     what = p.add_argument_group("what is captured")
-    what.add_argument("--preset", choices=list(PRESETS), help="survey (default): 4 steps x 5 layers; layer: one layer, every 5th "
-                      "step; tuning: 4 steps, every layer, 1/16 of the query rows")  # fmt: skip
+    what.add_argument(
+        "--preset",
+        choices=list(PRESETS),
+        help="survey (default): 4 steps x 5 layers; layer: one layer, every 5th step; tuning: 4 steps, every layer, 1/16 of "
+        "the query rows",
+    )
     what.add_argument("--steps", help="denoising steps, 0-based")
     what.add_argument("--layers")
     what.add_argument("--heads")

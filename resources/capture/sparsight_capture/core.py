@@ -265,8 +265,9 @@ class Capture:
                 f"nothing was captured: {names} never ran inside the context. Run the pipeline inside it, on the same thread, "
                 "and give the pipeline that runs"
             )
-        if not self._seen_branches.intersection(b for b in self._seen_branches if self._wants_branch(b)):
-            return f"nothing was captured: the run has the branches {sorted(self._seen_branches)}, asked for {sorted(self._branches)}"
+        if not any(self._wants_branch(b) for b in self._seen_branches):
+            seen, asked = sorted(self._seen_branches), sorted(self._branches)
+            return f"nothing was captured: the run has the branches {seen}, asked for {asked}"
         if self._step >= 0 and self._steps and max(range(self._step + 1), default=0) < min(self._steps):
             return f"nothing was captured: the run ended after step {self._step}, the first chosen one is {min(self._steps)}"
         if not self._seen_calls:

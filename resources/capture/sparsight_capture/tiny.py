@@ -58,7 +58,8 @@ def _hunyuanvideo(prompt: str, negative: str) -> Tuple[Any, Call]:
         scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
     )  # fmt: skip
     return pipe, dict(
-        prompt_embeds=_text(prompt, 16, 16), pooled_prompt_embeds=_text(prompt, 1, 8)[0], prompt_attention_mask=_mask(prompt, 16),
+        prompt_embeds=_text(prompt, 16, 16), pooled_prompt_embeds=_text(prompt, 1, 8)[0], prompt_attention_mask=_mask(prompt,
+        16),
         negative_prompt_embeds=_text(negative, 16, 16), negative_pooled_prompt_embeds=_text(negative, 1, 8)[0],
         negative_prompt_attention_mask=_mask(negative, 16), guidance_scale=4.5,
     )  # fmt: skip
@@ -85,7 +86,8 @@ def _hunyuanvideo15(prompt: str, negative: str) -> Tuple[Any, Call]:
     )  # fmt: skip
     return pipe, dict(
         prompt_embeds=_text(prompt, 12, 16), prompt_embeds_mask=_mask(prompt, 12), prompt_embeds_2=_text(prompt, 6, 12),
-        prompt_embeds_mask_2=_mask(prompt, 6), negative_prompt_embeds=_text(negative, 12, 16), negative_prompt_embeds_mask=_mask(negative, 12),
+        prompt_embeds_mask_2=_mask(prompt, 6), negative_prompt_embeds=_text(negative, 12, 16),
+        negative_prompt_embeds_mask=_mask(negative, 12),
         negative_prompt_embeds_2=_text(negative, 6, 12), negative_prompt_embeds_mask_2=_mask(negative, 6),
     )  # fmt: skip
 
@@ -115,7 +117,8 @@ def _ltx(prompt: str, negative: str) -> Tuple[Any, Call]:
         scheduler=FlowMatchEulerDiscreteScheduler(), vae=None, text_encoder=None, tokenizer=None, transformer=transformer
     )
     return pipe, dict(
-        prompt_embeds=_text(prompt, 16, 32), prompt_attention_mask=_mask(prompt, 16), negative_prompt_embeds=_text(negative, 16, 32),
+        prompt_embeds=_text(prompt, 16, 32), prompt_attention_mask=_mask(prompt, 16), negative_prompt_embeds=_text(negative,
+        16, 32),
         negative_prompt_attention_mask=_mask(negative, 16), guidance_scale=3.0,
     )  # fmt: skip
 
@@ -131,7 +134,8 @@ def _mochi(prompt: str, negative: str) -> Tuple[Any, Call]:
         scheduler=FlowMatchEulerDiscreteScheduler(), vae=None, text_encoder=None, tokenizer=None, transformer=transformer
     )
     return pipe, dict(
-        prompt_embeds=_text(prompt, 16, 32), prompt_attention_mask=_mask(prompt, 16), negative_prompt_embeds=_text(negative, 16, 32),
+        prompt_embeds=_text(prompt, 16, 32), prompt_attention_mask=_mask(prompt, 16), negative_prompt_embeds=_text(negative,
+        16, 32),
         negative_prompt_attention_mask=_mask(negative, 16), guidance_scale=4.5,
     )  # fmt: skip
 
@@ -152,7 +156,8 @@ def _cosmos(prompt: str, negative: str) -> Tuple[Any, Call]:
             return video
 
     transformer = CosmosTransformer3DModel(
-        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=16, num_layers=2, mlp_ratio=2, text_embed_dim=32,
+        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=16, num_layers=2, mlp_ratio=2,
+        text_embed_dim=32,
         adaln_lora_dim=4, max_size=(4, 32, 32), patch_size=(1, 2, 2), rope_scale=(2.0, 1.0, 1.0), concat_padding_mask=False,
         extra_pos_embed_type=None,
     )  # fmt: skip
@@ -161,7 +166,8 @@ def _cosmos(prompt: str, negative: str) -> Tuple[Any, Call]:
         prediction_type="epsilon", rho=7.0, final_sigmas_type="sigma_min",
     )  # fmt: skip
     pipe = CosmosTextToWorldPipeline(
-        text_encoder=None, tokenizer=None, transformer=transformer, vae=None, scheduler=scheduler, safety_checker=NoSafetyChecker(),
+        text_encoder=None, tokenizer=None, transformer=transformer, vae=None, scheduler=scheduler,
+        safety_checker=NoSafetyChecker(),
     )  # fmt: skip
     return pipe, dict(prompt_embeds=_text(prompt, 16, 32), negative_prompt_embeds=_text(negative, 16, 32), guidance_scale=3.0)
 

@@ -533,6 +533,24 @@ def test_masks_of_padded_rows_and_columns_are_masks_of_keys():
     assert not columns_of(both, self_like=True)[1]
 
 
+class BarePipe:
+    """A pipeline as far as the capture needs one: a transformer, a schedule, and guidance as a batch of two."""
+
+    config: Dict[str, Any] = {}
+
+    def __init__(self, transformer: Any, inputs: Any, shape: Any) -> None:
+        self.transformer, self._inputs, self._shape = transformer, inputs, shape
+        self.scheduler = type("Scheduler", (), {"timesteps": torch.tensor([900.0, 500.0, 100.0])})()
+
+    @torch.no_grad()
+    def __call__(self) -> None:
+        latents = torch.randn(self._shape, generator=torch.Generator().manual_seed(0))
+        for t in self.scheduler.timesteps:
+            self._current_timestep = t
+            self.transformer(**self._inputs(torch.cat([latents] * 2), t))
+        self._current_timestep = None
+
+
 def test_an_unknown_pipeline_is_captured_with_its_names(tmp_path: Path):
     class Odd(torch.nn.Module):
         def __init__(self) -> None:
@@ -547,28 +565,64 @@ def test_an_unknown_pipeline_is_captured_with_its_names(tmp_path: Path):
                 x = x + stage(x)
             return x.transpose(1, 2).unflatten(2, hidden_states.shape[2:])
 
-    class Pipe:
-        config: Dict[str, Any] = {}
-
-        def __init__(self) -> None:
-            self.transformer = Odd().eval()
-            self.scheduler = type("S", (), {"timesteps": torch.tensor([900.0, 500.0, 100.0])})()
-
-        @torch.no_grad()
-        def __call__(self, guided: bool = True) -> None:
-            latents = torch.randn(1, 16, 2, 3, 4, generator=torch.Generator().manual_seed(0))
-            for t in self.scheduler.timesteps:
-                self._current_timestep = t
-                both = torch.cat([latents] * 2) if guided else latents
-                latents = latents + self.transformer(hidden_states=both, timestep=t)[-1:]
-            self._current_timestep = None
-
-    pipe = Pipe()
+    pipe = BarePipe(Odd().eval(), lambda both, t: dict(hidden_states=both, timestep=t), (1, 16, 2, 3, 4))
     with sc.capture(pipe, tmp_path / "t.h5", steps="all", layers="all", branches="all", quiet=True):
         pipe()
     calls = calls_of(tmp_path / "t.h5")
     assert set(calls) == {(s, b, n, "self") for s in range(3) for b in ("cond", "uncond") for n in range(2)}
     assert calls[(1, "cond", 1, "self")]["module"] == "stages.1" and calls[(1, "cond", 1, "self")]["timestep"] == 500
+    check_trace(tmp_path / "t.h5")
+
+
+def test_ltx2_keeps_video_and_audio_apart(tmp_path: Path):
+    diffusers = pytest.importorskip("diffusers", minversion="0.37", reason="LTX-2 is newer")
+    transformer = diffusers.LTX2VideoTransformer3DModel(
+        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=8, cross_attention_dim=16, audio_in_channels=4,
+        audio_out_channels=4, audio_num_attention_heads=2, audio_attention_head_dim=4, audio_cross_attention_dim=8,
+        num_layers=2, caption_channels=16,
+    ).eval()  # fmt: skip
+
+    def inputs(both: Any, t: Any) -> Dict[str, Any]:
+        text = torch.randn(2, 8, 16, generator=torch.Generator().manual_seed(1))
+        return dict(
+            hidden_states=both, audio_hidden_states=both[:, :2], encoder_hidden_states=text, audio_encoder_hidden_states=text,
+            timestep=t.expand(2), num_frames=2, height=4, width=4, audio_num_frames=2, return_dict=False,
+        )  # fmt: skip
+
+    kinds = ("self", "cross", "audio_self", "audio_cross", "audio_to_video", "video_to_audio")
+    pipe = BarePipe(transformer, inputs, (1, 32, 4))
+    with sc.capture(pipe, tmp_path / "t.h5", steps=0, layers=1, kinds=kinds, out=True, quiet=True):
+        pipe()
+    calls = {key[3]: call for key, call in calls_of(tmp_path / "t.h5").items()}
+    sizes = {kind: (int(call["n_q"]), int(call["n_k"])) for kind, call in calls.items()}
+    assert sizes == {
+        "self": (32, 32), "cross": (32, 8), "audio_self": (2, 2), "audio_cross": (2, 8), "audio_to_video": (32, 2),
+        "video_to_audio": (2, 32),
+    }  # fmt: skip
+    check_trace(tmp_path / "t.h5")
+
+
+def test_image_to_video_asks_image_and_text_one_after_the_other(tmp_path: Path):
+    from diffusers import WanTransformer3DModel
+
+    transformer = WanTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=12, in_channels=16, out_channels=16, text_dim=32, freq_dim=256, ffn_dim=32,
+        num_layers=2, rope_max_seq_len=32, image_dim=4, added_kv_proj_dim=24,
+    ).eval()  # fmt: skip
+
+    def inputs(both: Any, t: Any) -> Dict[str, Any]:
+        generator = torch.Generator().manual_seed(1)
+        return dict(
+            hidden_states=both, timestep=t.expand(2), encoder_hidden_states=torch.randn(2, 512, 32, generator=generator),
+            encoder_hidden_states_image=torch.randn(2, 257, 4, generator=generator),
+        )  # fmt: skip
+
+    pipe = BarePipe(transformer, inputs, (1, 16, 3, 4, 6))
+    with sc.capture(pipe, tmp_path / "t.h5", steps=0, layers=0, kinds=("self", "cross"), quiet=True):
+        pipe()
+    with h5py.File(tmp_path / "t.h5") as f:
+        layer = f["data/step_0000/cond/layer_000"]
+        assert {name: int(call.attrs["n_k"]) for name, call in layer.items()} == {"self": 18, "cross": 257, "cross.1": 512}
     check_trace(tmp_path / "t.h5")
 
 
