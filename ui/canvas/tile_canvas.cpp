@@ -203,14 +203,17 @@ void TileCanvas::takeFromSource() {
 void TileCanvas::setTileLimit(Index bytes) { m_cacheLimit = std::max(bytes, Index{16} << 20); }
 
 void TileCanvas::updateLut() {
-  m_lut = std::make_shared<const ColorLut>(m_colors, Theme::current());
   m_lutDark = Theme::current().dark;
+  // A table takes milliseconds; canvases side by side have the same.
+  const bool shared = m_source && m_source->m_colors == m_colors && m_source->m_lutDark == m_lutDark;
+  m_lut = shared ? m_source->m_lut : std::make_shared<const ColorLut>(m_colors, Theme::current());
   m_bar->setLut(m_lut);
   updateBar();
   invalidateScene();
 }
 
 void TileCanvas::updateBar() {
+  if (m_compact && m_source) return;  // the source's is shown
   const QString scale =
       m_colors.range.scale == ValueScale::Log ? QStringLiteral("p (log\u2081\u2080)") : tr("p (linear)");
   QString pooling;
