@@ -16,6 +16,7 @@ import datetime
 import json
 import os
 import re
+import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ MAX_TEXT_BYTES = 32 << 10  # HDF5 keeps attributes below 64 KiB in the object he
 ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 # What every step file must be readable by: HDF5 1.10, also after a crash (superblock 0 has no "open" flag).
 _LIBVER = ("earliest", "v110")
+_CHUNK_CACHE = 16 << 20  # HDF5's own 1 MiB holds no chunk of 1 MiB beside its bookkeeping
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -255,11 +257,13 @@ class TraceWriter:
     def _file_for(self, step: int) -> h5py.File:
         if self.split == "none":
             if self._part is None:
-                self._part = h5py.File(self._temporary, "w", libver=_LIBVER)
+                self._part = h5py.File(self._temporary, "w", libver=_LIBVER, rdcc_nbytes=_CHUNK_CACHE)
             return self._part
         if self._part_step != step:
             self.end_step()
-            self._part = h5py.File(self.part_path(step), "a" if step in self._done else "w", libver=_LIBVER)
+            self._part = h5py.File(
+                self.part_path(step), "a" if step in self._done else "w", libver=_LIBVER, rdcc_nbytes=_CHUNK_CACHE
+            )
             self._part_step = step
         assert self._part is not None
         return self._part
@@ -276,7 +280,7 @@ class TraceWriter:
 
     def _write_main(self, complete: bool) -> None:
         """The main file anew, under its name at once or not at all."""
-        fold = complete and self.split == "auto" and sum(p.stat().st_size for p in self._done.values()) <= FOLD_BYTES
+        fold = complete and self.split == "auto" and self._can_fold()
         with h5py.File(self._temporary, "w", libver=_LIBVER) as f:
             self._write_header(f)
             data = f.create_group("data")
@@ -293,6 +297,11 @@ class TraceWriter:
             for part in self._done.values():
                 part.unlink()
             self._done.clear()
+
+    def _can_fold(self) -> bool:
+        """Small enough for one file, and the disk holds it twice for a moment."""
+        size = sum(p.stat().st_size for p in self._done.values())
+        return size <= FOLD_BYTES and size * 1.1 < shutil.disk_usage(self.path.parent).free
 
     def close(self, complete: bool = True) -> None:
         """Ends the trace. complete = False: what is there stays readable, marked as not complete."""

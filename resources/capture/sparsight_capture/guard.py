@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -14,6 +15,8 @@ from typing import Any, List
 PLAIN_BYTES_PER_SECOND = 500e6
 GZIP_BYTES_PER_SECOND = 45e6  # shuffle + gzip 1 on one core, measured on 16-bit attention tensors
 PROBE_ABOVE = 1 << 30
+# Names that diffusers gives the hooks of its caches; the one for text keys recomputes all attention.
+_CACHE_HOOK = re.compile(r"(?!text_kv).*cache|fbc_|pyramid_attention_broadcast|taylorseer")
 
 
 class CaptureError(RuntimeError):
@@ -28,9 +31,10 @@ def obstacles(module: Any, name: str) -> List[str]:
     )
     if compiled:
         found.append(f"{name} is compiled, and compiled regions hide their attention calls: load it without torch.compile")
-    if getattr(module, "is_cache_enabled", False):
-        found.append(f"{name} has a cache that skips layers: call {name}.disable_cache()")
-    if _parallel(module):
+    hooks = {h for m in module.modules() for h in getattr(getattr(m, "_diffusers_hook", None), "hooks", {})}
+    if getattr(module, "is_cache_enabled", False) or any(_CACHE_HOOK.match(h) for h in hooks):
+        found.append(f"{name} has a cache that skips layers: call {name}.disable_cache(), or load it without the cache")
+    if _parallel(module) or any(h.startswith("cp_") for h in hooks):
         found.append(f"{name} runs context-parallel, so every GPU holds a part of the tokens: capture on one GPU")
     if module.training:
         found.append(f"{name} is in training mode (checkpointing calls attention twice): call {name}.eval()")

@@ -358,6 +358,17 @@ def test_what_breaks_a_capture_is_said_before_the_run(tmp_path: Path):
     pipe, _ = tiny("wan")
     pipe.transformer.enable_cache(FirstBlockCacheConfig(threshold=0.2))
     expect_error(tmp_path, pipe, None, "disable_cache")
+    from diffusers.hooks import apply_first_block_cache
+
+    pipe, _ = tiny("wan")
+    apply_first_block_cache(pipe.transformer, FirstBlockCacheConfig(threshold=0.2))  # past the model's own book-keeping
+    expect_error(tmp_path, pipe, None, "disable_cache")
+
+
+def test_a_replaced_attention_function_is_said(tmp_path: Path, monkeypatch: Any):
+    pipe, _ = tiny("wan")
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda *a, **k: None)  # as sage's drop-in does
+    expect_error(tmp_path, pipe, None, "scaled_dot_product_attention was replaced")
 
 
 def test_another_attention_backend_is_set_aside_and_comes_back(tmp_path: Path):

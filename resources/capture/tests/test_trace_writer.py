@@ -140,6 +140,15 @@ def test_steps_become_files_of_their_own_and_small_traces_one(tmp_path: Path):
         check_trace(folder / "t.h5")
 
 
+def test_a_full_disk_leaves_the_steps_in_their_own_files(tmp_path: Path, monkeypatch):
+    q, k, v = tensors(72)
+    monkeypatch.setattr("sparsight_trace.shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    with st.TraceWriter(tmp_path / "t.h5", st.Layout.of_video(GRID)) as w:
+        w.add_call(step=0, layer=0, q=q, k=k, v=v)
+    assert {p.name for p in tmp_path.iterdir()} == {"t.h5", "t.step_0000.h5"}
+    check_trace(tmp_path / "t.h5")
+
+
 def test_overwriting_needs_consent_and_takes_the_old_parts_away(tmp_path: Path):
     q, k, v = tensors(72)
     layout = st.Layout.of_video(GRID)
