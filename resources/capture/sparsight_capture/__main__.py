@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from .core import __version__, capture
@@ -104,6 +105,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     """0: captured; 1: the capture failed, and why stands on stderr; 2: wrong arguments."""
     a = parser().parse_args(argv)
     try:
+        if Path(a.out).exists() and not a.overwrite:  # before the weights are loaded
+            raise FileExistsError(f"'{a.out}' exists; choose another name or pass --overwrite")
         pipe, call = load(a)
         run: Dict[str, Any] = {"prompt": a.prompt, "negative_prompt": a.negative_prompt, "seed": a.seed}
         with capture(

@@ -122,6 +122,9 @@ class Capture:
             raise ValueError(f"dtype '{dtype}' is unknown; one of {', '.join(DTYPES)}")
         if out and not values:
             raise ValueError("out needs values=True")
+        for what, spec in (("steps", steps), ("layers", layers), ("heads", heads)):
+            if isinstance(spec, str):  # a typing error shows here, not after the text was encoded
+                indices(spec, 4096, what)
         self.path = Path(path)
         self.report: Dict[str, Any] = {}
         self.estimate: Optional[Estimate] = None
@@ -184,7 +187,7 @@ class Capture:
         if not self.path.parent.is_dir():
             raise FileNotFoundError(f"the folder '{self.path.parent}' does not exist")
         if self.path.exists() and not self._overwrite:
-            raise FileExistsError(f"'{self.path}' exists; choose another name or pass overwrite=True")
+            raise FileExistsError(f"'{self.path}' exists; choose another name or overwrite=True (--overwrite)")
         with contextlib.ExitStack() as stack:
             for model in self._models:
                 self._hook(stack, model)
@@ -266,8 +269,8 @@ class Capture:
                 "and give the pipeline that runs"
             )
         if not any(self._wants_branch(b) for b in self._seen_branches):
-            seen, asked = sorted(self._seen_branches), sorted(self._branches)
-            return f"nothing was captured: the run has the branches {seen}, asked for {asked}"
+            there, asked = sorted(self._seen_branches), sorted(self._branches)
+            return f"nothing was captured: the run has the branches {there}, asked for {asked}"
         if self._step >= 0 and self._steps and max(range(self._step + 1), default=0) < min(self._steps):
             return f"nothing was captured: the run ended after step {self._step}, the first chosen one is {min(self._steps)}"
         if not self._seen_calls:

@@ -452,6 +452,14 @@ def test_a_second_run_inside_the_context_is_not_mixed_in(tmp_path: Path):
     assert set(a) == set(b) and all(np.array_equal(a[k]["q"], b[k]["q"]) for k in a)
 
 
+def test_a_typing_error_shows_before_the_run(tmp_path: Path):
+    pipe, _ = tiny("wan")
+    with pytest.raises(ValueError, match="layers: 'evry:2' is none of"):
+        sc.capture(pipe, tmp_path / "t.h5", layers="evry:2")
+    with pytest.raises(ValueError, match="preset 'all' is unknown"):
+        sc.capture(pipe, tmp_path / "t.h5", preset="all")
+
+
 def test_an_existing_file_is_kept(tmp_path: Path):
     (tmp_path / "t.h5").write_text("precious")
     pipe, _ = tiny("wan")
@@ -689,7 +697,7 @@ def test_the_command_line_captures_and_explains(tmp_path: Path, capsys: Any):
     assert "exists" in capsys.readouterr().err
     assert main([*base, "--overwrite", "--steps", "99"]) == 1
     assert "steps: 99 is outside 0 .. 3" in capsys.readouterr().err
-    assert main(["--model", "tiny:nothing", "--prompt", "", "--out", out]) == 1
+    assert main(["--model", "tiny:nothing", "--prompt", "", "--out", out, "--overwrite"]) == 1
     assert "one of wan" in capsys.readouterr().err
     with pytest.raises(SystemExit) as usage:
         main(["--model", "tiny:wan"])
