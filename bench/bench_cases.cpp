@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "measure.h"
+#include "sparsight/core/response.h"
 
 namespace sparsight::bench {
 namespace {
@@ -198,12 +199,39 @@ void rowStats(benchmark::State& state, Index tokens, Index dim, DType dtype, int
   setErrors(state, errors);
 }
 
+/// What every value of a profile leads to, as after each move of a drag: 50 steps x 30 layers x 12 heads.
+void responseLookup(benchmark::State& state) {
+  constexpr int kSteps = 50, kLayers = 30, kHeads = 12;
+  Profile profile(kSteps, kLayers, kHeads, BudgetRole::KeptTarget);
+  std::vector<HeadCurve> curves;
+  std::mt19937 random(11);
+  for (int step = 0; step < kSteps; ++step) {
+    for (int layer = 0; layer < kLayers; ++layer) {
+      for (int head = 0; head < kHeads; ++head) {
+        profile.set({step, layer, head}, static_cast<double>(random() % 1000) / 1000.0);
+        HeadCurve curve;
+        curve.id = {{step, "cond", layer, "self", 0}, head};
+        for (int n = 0; n < kCurvePoints; ++n) {
+          const double kept = static_cast<double>(n) / (kCurvePoints - 1);
+          curve.points.push_back({kept, kept, std::sqrt(kept), kept, 1.0 - kept});
+        }
+        curves.push_back(std::move(curve));
+      }
+    }
+  }
+  ResponseTable table;
+  table.add(curves);
+  for (auto _ : state) benchmark::DoNotOptimize(table.predict(profile).total.mass);
+  state.counters["cells"] = static_cast<double>(table.size());
+}
+
 using Case = void (*)(benchmark::State&, Index, Index, DType, int);
 
 }  // namespace
 
 void registerAll() {
   benchmark::RegisterBenchmark("peak/fp32", peak)->Unit(benchmark::kMillisecond);
+  benchmark::RegisterBenchmark("response_lookup/18000", responseLookup)->Unit(benchmark::kMillisecond);
   const int cores = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
   const std::set<int> threadCounts{1, cores};
   struct Family {

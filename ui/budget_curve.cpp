@@ -326,11 +326,13 @@ std::vector<int> BudgetCurve::editedLayers() const {
 
 void BudgetCurve::showReadout(const QString& text, bool isError, QPointF at) {
   m_readout = text;
+  if (const QString leadsTo = isError || !m_consequence ? QString() : m_consequence(m_current); !leadsTo.isEmpty())
+    m_readout += QStringLiteral(" | ") + leadsTo;
   m_readoutIsError = isError;
   m_readoutAt = at;
-  setAccessibleDescription(text);
+  setAccessibleDescription(m_readout);
   updateOverlay();
-  Q_EMIT readout(text, isError);
+  Q_EMIT readout(m_readout, isError);
 }
 
 void BudgetCurve::mousePressEvent(QMouseEvent* event) {

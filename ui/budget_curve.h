@@ -2,6 +2,7 @@
 #pragma once
 
 #include <QLineEdit>
+#include <functional>
 #include <map>
 #include <optional>
 #include <set>
@@ -28,6 +29,8 @@ class BudgetCurve : public ChartWidget {
   void setSelectedLayers(const std::set<int>& layers);
   void setBrush(bool on);
   [[nodiscard]] bool brush() const noexcept { return m_brush; }
+  /// Asked after every edit for what it leads to, shown behind "kept 18.0 -> 24.0 %"; empty: nothing to say.
+  void setConsequence(std::function<QString(int layer)> consequence) { m_consequence = std::move(consequence); }
   void setTarget(std::optional<double> target);  ///< dashed line; nullopt: none
   void applyTheme();                             ///< also recolours
   void toggleLock();
@@ -71,6 +74,7 @@ class BudgetCurve : public ChartWidget {
   void showReadout(const QString& text, bool isError = false, QPointF at = {});
 
   ProfileModel& m_model;
+  std::function<QString(int)> m_consequence;
   std::set<int> m_selected, m_selectedBefore;
   int m_current = -1, m_hover = -1;
   bool m_brush = false;

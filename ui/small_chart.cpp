@@ -46,7 +46,7 @@ void SmallCurve::setPlot(const QString& title, const Axis& x, const Axis& y, con
 QRectF SmallCurve::plot() const {
   const QFontMetrics metrics(fonts::secondary());
   const int left = std::max(metrics.horizontalAdvance(m_y.minLabel), metrics.horizontalAdvance(m_y.maxLabel));
-  return QRectF(rect()).adjusted(Theme::kEdge + left + Theme::kUnit, 2 * textHeight() + Theme::kPad, -Theme::kEdge,
+  return QRectF(rect()).adjusted(Theme::kEdge + left + Theme::kUnit, 2.5 * textHeight() + Theme::kPad, -Theme::kEdge,
                                  -textHeight() - Theme::kPad);
 }
 
@@ -102,13 +102,14 @@ void SmallCurve::paintEvent(QPaintEvent*) {
     painter.drawLine(from, to);
     const int wide = metrics.horizontalAdvance(mark.label);
     const bool flip = !mark.level && to.x() + wide + Theme::kUnit > width();
+    // Half way up, where few curves are.
+    const QRectF plate = mark.level
+                             ? QRectF(area.right() - wide, from.y() - metrics.height() - 1, wide, metrics.height())
+                             : QRectF(flip ? to.x() - wide - Theme::kUnit : to.x() + Theme::kUnit,
+                                      area.center().y() - metrics.height() / 2.0, wide, metrics.height());
+    painter.fillRect(plate, theme.window);
     painter.setPen(theme.text);
-    if (mark.level) {
-      painter.drawText(QPointF(area.right() - wide, from.y() - 3), mark.label);
-    } else {
-      painter.drawText(QPointF(flip ? to.x() - wide - Theme::kUnit : to.x() + Theme::kUnit, area.bottom() - 4),
-                       mark.label);
-    }
+    painter.drawText(plate, Qt::AlignCenter, mark.label);
   }
   for (const Line& line : m_lines) {
     QPainterPath path;

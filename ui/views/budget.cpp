@@ -19,7 +19,9 @@
 #include "ui/icons.h"
 #include "ui/profile_actions.h"
 #include "ui/profile_model.h"
+#include "ui/response_strip.h"
 #include "ui/session.h"
+#include "ui/small_chart.h"
 #include "ui/theme.h"
 #include "ui/view.h"
 
@@ -70,6 +72,7 @@ class BudgetView : public View {
   void sessionChanged(ChangeFlags changes) override;
   [[nodiscard]] QJsonObject saveState() const override;
   void restoreState(const QJsonObject& state) override;
+  [[nodiscard]] bool isSettled() const override { return m_response->isSettled(); }
   [[nodiscard]] QString hint() const override {
     return tr("drag points \u00b7 Up/Down 1 % \u00b7 L lock \u00b7 B brush \u00b7 Ctrl+Z undo");
   }
@@ -81,6 +84,7 @@ class BudgetView : public View {
   void refreshHeader();
   void showMessage(const QString& text, bool isError);
   void pick(int layer);
+  void showResponse();
 
   ProfileModel m_model;
   QStackedWidget* m_stack = nullptr;
@@ -89,8 +93,11 @@ class BudgetView : public View {
   BudgetTable* m_table = nullptr;
   QUndoView* m_history = nullptr;
   QSplitter* m_split = nullptr;
+  ResponseStrip* m_response = nullptr;
+  SmallCurve* m_plot = nullptr;
   QComboBox *m_steps = nullptr, *m_heads = nullptr, *m_spread = nullptr;
   QToolButton *m_brush = nullptr, *m_lock = nullptr, *m_undo = nullptr, *m_redo = nullptr, *m_historyButton = nullptr;
+  QToolButton* m_plotButton = nullptr;
   QToolButton* m_readings = nullptr;
   QLabel* m_mean = nullptr;
   ElidedLabel* m_unsaved = nullptr;
@@ -130,13 +137,20 @@ BudgetView::BudgetView(Session& shared, QWidget* parent) : View(shared, parent),
   m_history->setIconSize(QSize(16, 16));
   m_history->setSpacing(2);
   m_history->hide();
+  m_plot = new SmallCurve(m_split);
+  m_plot->setObjectName(QStringLiteral("budget.responsePlot"));
+  m_plot->hide();
   m_split->setStretchFactor(0, 4);
   m_split->setStretchFactor(1, 3);
   m_split->setStretchFactor(2, 2);
-  m_split->setSizes({620, 460, 220});
+  m_split->setStretchFactor(3, 2);
+  m_split->setSizes({620, 460, 220, 260});
   m_table->setMinimumWidth(200);
   m_history->setMinimumWidth(140);
   layout->addWidget(m_split, 1);
+  m_response = new ResponseStrip(shared, m_model, page);
+  m_response->setObjectName(QStringLiteral("budget.response"));
+  layout->addWidget(m_response);
 
   m_message = new QLabel(page);
   m_message->setObjectName(QStringLiteral("budget.message"));
@@ -196,6 +210,9 @@ void BudgetView::buildHeader(QVBoxLayout* layout, QWidget* page) {
   m_undo = tool(QStringLiteral("undo"), "budget.undo", tr("Undo"), tr("Undo (Ctrl+Z)"));
   m_redo = tool(QStringLiteral("redo"), "budget.redo", tr("Redo"), tr("Redo (Ctrl+Shift+Z)"));
   m_historyButton = tool({}, "budget.history", tr("History"), tr("List of edits; click one to go there"));
+  m_plotButton =
+      tool({}, "budget.plot", tr("Response"), tr("The selected head's response curve: what a kept fraction leads to"));
+  m_plotButton->setChecked(true);
   header->addStretch(1);
   m_mean = new QLabel(page);
   m_mean->setObjectName(QStringLiteral("budget.mean"));
@@ -247,6 +264,9 @@ void BudgetView::connectAll() {
   connect(&stack, &QUndoStack::indexChanged, this, [this] { refreshHeader(); });
   connect(&stack, &QUndoStack::cleanChanged, this, [this] { refreshHeader(); });
   connect(m_historyButton, &QToolButton::toggled, m_history, &QWidget::setVisible);
+  connect(m_plotButton, &QToolButton::toggled, this, [this] { showResponse(); });
+  connect(m_response, &ResponseStrip::changed, this, [this] { showResponse(); });
+  m_curve->setConsequence([this](int layer) { return m_response->consequence(layer); });
   connect(m_target, &QDoubleSpinBox::valueChanged, this, [this](double percent) {
     m_curve->setTarget(percent > 0 ? std::optional<double>(percent / 100) : std::nullopt);
     refreshHeader();
@@ -254,7 +274,10 @@ void BudgetView::connectAll() {
   connect(m_readings, &QToolButton::clicked, this,
           [this] { profile_actions::importFile(session(), window(), session().profile().filePath()); });
   connect(m_curve, &BudgetCurve::readout, this, [this](const QString& text, bool bad) { showMessage(text, bad); });
-  connect(&m_model, &ProfileModel::message, this, [this](const QString& text, bool bad) { showMessage(text, bad); });
+  connect(&m_model, &ProfileModel::message, this, [this](const QString& text, bool bad) {
+    const QString leadsTo = bad ? QString() : m_response->consequence(m_table->currentIndex().row());
+    showMessage(leadsTo.isEmpty() ? text : text + QStringLiteral(" | ") + leadsTo, bad);
+  });
   connect(&m_model, &QAbstractItemModel::dataChanged, this, [this] { refreshHeader(); });
   connect(&m_model, &QAbstractItemModel::modelReset, this, [this] { refreshHeader(); });
   connect(&session().profile(), &ProfileDocument::profileReplaced, this, [this] { showMessage({}, false); });
@@ -275,6 +298,11 @@ void BudgetView::connectAll() {
     }
     m_syncing = false;
   });
+}
+
+void BudgetView::showResponse() {
+  // Hidden where there is nothing to plot: a profile alone, a head without a curve.
+  m_plot->setVisible(m_plotButton->isChecked() && m_response->plot(*m_plot));
 }
 
 void BudgetView::pick(int layer) {
@@ -298,6 +326,7 @@ void BudgetView::sessionChanged(ChangeFlags changes) {
     m_stack->setCurrentIndex(session().profile().isEmpty() ? 0 : 1);
     refreshHeader();
   }
+  m_response->sessionChanged(changes);
   if (changes & (Change::Selection | Change::Profile)) {
     applyScope();
     const int layer = session().selection().layer;
@@ -318,6 +347,7 @@ void BudgetView::applyScope() {
   if (m_steps->currentIndex() == 1 && step) scope.step = selection.step;
   if (m_heads->currentIndex() == 1 && head) scope.head = selection.head;
   m_model.setScope(scope);
+  m_response->scopeChanged();
   refreshHeader();
 }
 
@@ -369,6 +399,8 @@ QJsonObject BudgetView::saveState() const {
   state[QLatin1String("spread")] = QLatin1String(kSpread[std::clamp(m_spread->currentIndex(), 0, 2)]);
   state[QLatin1String("target")] = m_target->value() / 100;
   state[QLatin1String("history")] = m_historyButton->isChecked();
+  state[QLatin1String("response")] = m_plotButton->isChecked();
+  state[QLatin1String("curves")] = m_response->method();
   return state;
 }
 
@@ -383,6 +415,8 @@ void BudgetView::restoreState(const QJsonObject& state) {
   }
   if (const auto v = state[QLatin1String("target")]; v.isDouble()) m_target->setValue(v.toDouble() * 100);
   if (const auto v = state[QLatin1String("history")]; v.isBool()) m_historyButton->setChecked(v.toBool());
+  if (const auto v = state[QLatin1String("response")]; v.isBool()) m_plotButton->setChecked(v.toBool());
+  if (!text("curves").isEmpty()) m_response->setMethod(text("curves"));
 }
 
 }  // namespace

@@ -532,9 +532,14 @@ class StepperView : public View {
               }));
         },
         [self, mail = m_mail](Outcome<Done> outcome) {
-          if (!self || self->m_mail != mail || std::holds_alternative<Cancelled>(outcome)) return;
+          if (!self || self->m_mail != mail) return;
           self->m_running = false;
+          if (std::holds_alternative<Cancelled>(outcome)) self->m_stopped = true;  // in the jobs view
           self->takeMail();
+          if (self->m_stopped && self->m_stages.empty()) {
+            self->message(self->tr("Stopped before the first stage"), {}, self->tr("Walk through this head"));
+            self->m_key = self->m_asked;
+          }
           if (const auto* error = std::get_if<Error>(&outcome)) {
             self->message(self->tr("%1 cannot be walked through here").arg(text(self->method().title())),
                           QString::fromUtf8(error->what()), self->tr("Try again"));

@@ -7,6 +7,7 @@
 #include "app/cli/command.h"
 #include "app/cli/method_rows.h"
 #include "sparsight/core/compare.h"
+#include "sparsight/core/response.h"
 #include "sparsight/core/run.h"
 
 namespace sparsight {
@@ -34,28 +35,14 @@ class CurveCommand final : public Command {
   int run(Context& context) override {
     const RunRequest request = m_options.request("curve", context);
     const auto trace = openTrace(m_options.trace, context.traceOptions());
-    const std::filesystem::path cache = curvePath(*trace, request, m_points);
-    bool cached = false;
-    std::vector<HeadCurve> curves;
-    if (!m_noCache && std::filesystem::exists(cache)) {
-      try {
-        curves = readCurves(cache);
-        cached = true;
-      } catch (const Error& error) {
-        context.warn(error.what());
-      }
+    KeptCurves kept;
+    if (m_noCache) {
+      kept.curves = responseCurves(*trace, request, m_points, context.backend(), context.control("curve"));
+    } else {
+      kept = keptCurves(*trace, request, m_points, context.backend(), context.control("curve"));
     }
-    if (!cached) {
-      curves = responseCurves(*trace, request, m_points, context.backend(), context.control("curve"));
-      if (!m_noCache) {
-        try {
-          writeCurves(cache, curves);
-        } catch (const Error& error) {
-          context.warn(fmt::format("the curves are not kept: {}", error.what()));
-        }
-      }
-    }
-    print(curves, cached ? cache.string() : std::string());
+    for (const std::string& warning : kept.warnings) context.warn(warning);
+    print(kept.curves, kept.fromFile ? curvePath(*trace, request, m_points).string() : std::string());
     return kOk;
   }
 
@@ -111,7 +98,7 @@ class CurveCommand final : public Command {
   }
 
   std::vector<double> m_at;
-  int m_points = 21;
+  int m_points = kCurvePoints;
   bool m_noCache = false, m_json = false, m_csv = false;
   MethodOptions m_options;
 };
