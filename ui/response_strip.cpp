@@ -248,7 +248,6 @@ void ResponseStrip::settle() {
     m_settled = {};
   } else if (!m_session.profile().inGesture()) {
     m_settled = predict(m_session.profile().current());
-    m_inGesture = false;
   }
   updateText();
   Q_EMIT changed();
@@ -257,12 +256,9 @@ void ResponseStrip::settle() {
 QString ResponseStrip::consequence(int layer) {
   if (!usable() || m_table.size() == 0) return {};
   ProfileDocument& document = m_session.profile();
-  if (document.inGesture() && !m_inGesture) {
-    m_inGesture = true;
-    m_beforeGesture = predict(document.gestureStart());
-  }
-  const LayerPredictions& before = document.inGesture() ? m_beforeGesture : m_settled;
+  const LayerPredictions before = document.inGesture() ? predict(document.gestureStart()) : m_settled;
   const LayerPredictions now = predict(document.current());
+  if (document.inGesture()) m_settled = now;  // nothing tells when a gesture ends
   if (before.layers.size() != now.layers.size()) return {};
   std::vector<int> moved;
   for (std::size_t i = 0; i < now.layers.size(); ++i)

@@ -67,8 +67,7 @@ class ResponseStrip : public QWidget {
   ElidedLabel* m_text;
   QTimer* m_settle;
   ResponseTable m_table;
-  LayerPredictions m_settled, m_beforeGesture;
-  bool m_inGesture = false;
+  LayerPredictions m_settled;  // before the next edit
   const Trace* m_of = nullptr;
   std::string m_branch;
   std::set<std::string> m_known;  // files that were looked at
