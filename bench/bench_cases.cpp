@@ -225,6 +225,56 @@ void responseLookup(benchmark::State& state) {
   state.counters["cells"] = static_cast<double>(table.size());
 }
 
+/// One round of SVG2's k-means of the keys: every token to the nearest of 1,000 centroids, then the means.
+void kMeansRound(benchmark::State& state, Index tokens, Index dim, DType dtype, int threads) {
+  Setup s(tokens, dim, dtype, threads);
+  constexpr Index kClusters = 1000;
+  std::mt19937 random(11);
+  std::normal_distribution<float> normal;
+  std::vector<float> centroids(static_cast<std::size_t>(kClusters * dim));
+  for (float& c : centroids) c = normal(random);
+  const ClusterRequest request{Side::Key, 0, tokens, centroids, Distance::Euclid, {}};
+  ClusterResult round;
+  measure(state, threads, 2 * static_cast<double>(tokens) * static_cast<double>(kClusters) * s.dim(),
+          [&] { round = s.backend->cluster(*s.prepared, request, {}); });
+  const ClusterRequest few{Side::Key, 0, std::min<Index>(tokens, 256), centroids, Distance::Euclid, {}};
+  const ClusterResult want = s.oracle->cluster(*s.oracleHead(), few, {});
+  Errors errors;
+  double other = 0;
+  for (std::size_t i = 0; i < want.labels.size(); ++i) {
+    errors.add(round.nearest[i], want.nearest[i]);
+    other += round.labels[i] == want.labels[i] ? 0 : 1;
+  }
+  setErrors(state, errors);
+  state.counters["other_labels"] = other;  // ties within rounding
+}
+
+/// AdaSpa's block scores (sum of p per 64 x 64 block): `cached` against a row LSE that an earlier search left, else
+/// with the LSE found on the way.
+void adaSpaSearch(benchmark::State& state, Index tokens, Index dim, DType dtype, int threads, bool cached) {
+  Setup s(tokens, dim, dtype, threads);
+  const std::vector<Index> bounds = evenBounds(tokens, (tokens + 63) / 64);
+  const LseMapResult fused = s.backend->lseMap(*s.prepared, {bounds, bounds, true, false, {}}, {});
+  std::span<const float> lse;
+  if (cached) lse = fused.lse;
+  LseMapResult scores;
+  measure(state, threads, 2 * static_cast<double>(tokens) * static_cast<double>(tokens) * s.dim(), [&] {
+    scores = s.backend->lseMap(*s.prepared, {bounds, bounds, true, false, lse}, {});
+  });
+  const Index blocks = static_cast<Index>(bounds.size()) - 1;
+  const std::vector<float> want =
+      s.oracle->tile(*s.oracleHead(), fused.lse, {bounds[0], bounds[1], 0, tokens, 1, blocks}, Reduce::Mean, {});
+  Errors errors;
+  for (std::size_t c = 0; c < want.size(); ++c) errors.add(scores.mean[c], want[c]);
+  setErrors(state, errors);
+}
+void adaSpaFused(benchmark::State& state, Index tokens, Index dim, DType dtype, int threads) {
+  adaSpaSearch(state, tokens, dim, dtype, threads, false);
+}
+void adaSpaCached(benchmark::State& state, Index tokens, Index dim, DType dtype, int threads) {
+  adaSpaSearch(state, tokens, dim, dtype, threads, true);
+}
+
 using Case = void (*)(benchmark::State&, Index, Index, DType, int);
 
 }  // namespace
@@ -240,7 +290,9 @@ void registerAll() {
   };
   for (const Family& family :
        {Family{"map_exact", mapExact}, Family{"tile_exact", tileExact}, Family{"dense_attention", denseAttention},
-        Family{"sparse_attention/kept25", sparseAttention}, Family{"row_stats", rowStats}}) {
+        Family{"sparse_attention/kept25", sparseAttention}, Family{"row_stats", rowStats},
+        Family{"kmeans/k1000", kMeansRound}, Family{"adaspa_search/fused", adaSpaFused},
+        Family{"adaspa_search/cached", adaSpaCached}}) {
     for (const DType dtype : {DType::F32, DType::F16, DType::BF16}) {
       for (const Index dim : {64, 128}) {
         for (const Index tokens : {4096, 32760, 118800}) {

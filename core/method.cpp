@@ -109,6 +109,8 @@ AttentionIn effectiveInput(const HeadData& head, bool includePadding) {
 
 std::map<std::string, std::string, std::less<>> Method::defaultsFor(const TraceInfo& trace,
                                                                     const ParamSet& given) const {
+  // SparseVideo's configurations, the same for nearly every model (dense_warmup_step_ratio, dense_warmup_layer_ratio).
+  if (given.text("variant") == "sparsevideo") return {{"first_times_fp", "0.1"}, {"first_layers_fp", "0.03"}};
   switch (resolveModelRule(given.text("model_rule"), trace.model.family, trace.layout)) {
     case ModelRule::Wan:
       return {{"first_times_fp", isCosmosFamily(trace.model.family) ? "0.3" : "0.2"}, {"first_layers_fp", "0.03"}};

@@ -302,6 +302,7 @@ class SvgMethod final : public Method {
         defaults["sparsity"] = "0.25";
         break;
       case ModelRule::CogVideoX:
+        if (given.text("variant") == "sparsevideo") break;  // its configuration has the declared defaults
         defaults["sparsity"] = "0.25";
         defaults["num_sampled_rows"] = "32";
         defaults["sample_mse_max_row"] = "1000000000";  // the script samples over all tokens

@@ -127,6 +127,9 @@ TEST(Method, WarmupOfCogVideoXIsTheOldRule) {
 }
 
 TEST(Method, WarmupOfSparseVideoKeepsALayer) {
+  EXPECT_EQ(gateOf(infoOf("wan2.1", 50, 40), {"variant=sparsevideo"}).text,
+            "steps 0-4 of 50 dense, layer 0 of 40 dense");
+  EXPECT_EQ(gateOf(infoOf("cogvideox", 50, 42, linear(50, 1000), 3), {"variant=sparsevideo"}).denseSteps, 5);
   EXPECT_EQ(gateOf(infoOf("wan2.1", 50, 30), {"variant=sparsevideo"}).denseLayers, 1);
   EXPECT_EQ(gateOf(infoOf("wan2.1", 50, 30), {"variant=sparsevideo", "first_layers_fp=0"}).denseLayers, 0);
   EXPECT_EQ(
