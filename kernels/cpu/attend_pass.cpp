@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cmath>
 #include <numeric>
 
@@ -132,11 +131,11 @@ class Runner {
   AttendResult run() {
     AttendResult result = emptyAttendResult(m_head.input(), m_rows.size());
     ScratchPool<Work> pool([this] { return std::make_unique<Work>(m_head, m_values, m_panels); });
-    std::atomic<Index> done{0};
+    LoopProgress progress(m_control, static_cast<Index>(m_blocks.size()));
     m_executor.parallelFor(static_cast<Index>(m_blocks.size()), 1, m_control, [&](Index block, Index) {
       const auto lease = pool.take();
       runBlock(*lease, m_blocks[at(block)], result);
-      m_control.report(static_cast<double>(++done) / static_cast<double>(m_blocks.size()));
+      progress.add(1);
     });
     return result;
   }

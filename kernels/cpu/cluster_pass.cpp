@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cmath>
 #include <limits>
 
@@ -133,7 +132,7 @@ ClusterResult clusterPoints(const CpuHead& head, const ClusterRequest& request, 
   result.labels.assign(at(request.count), 0);
   result.nearest.assign(at(request.count), 0.0F);
   ScratchPool<Work> pool([&] { return std::make_unique<Work>(dim, profile, lanes); });
-  std::atomic<Index> finished{0};
+  LoopProgress progress(control, request.count, 0, 0.9);
   executor.parallelFor(request.count, kPanelsPerPiece * lanes, control, [&](Index first, Index last) {
     const auto lease = pool.take();
     Work& work = *lease;
@@ -168,7 +167,7 @@ ClusterResult clusterPoints(const CpuHead& head, const ClusterRequest& request, 
       std::copy_n(label.begin(), used, result.labels.begin() + start);
       std::copy_n(best.begin(), used, result.nearest.begin() + start);
     }
-    control.report(0.9 * static_cast<double>(finished += last - first) / static_cast<double>(request.count));
+    progress.add(last - first);
   });
 
   // Members side by side, ascending within a cluster: whoever sums them, the order is the same.

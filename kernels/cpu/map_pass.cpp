@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cmath>
 
 #include "cpu/lazy_softmax.h"
@@ -95,13 +94,13 @@ class Runner {
     const Index units = std::max<Index>(1, std::min({blocks, kMaxUnits, kStagingBytes / (2 * rowBytes)}));
     m_staged.resize(at(units * 2));
     ScratchPool<Work> pool([this] { return std::make_unique<Work>(m_pass, m_panels, m_columns); });
-    std::atomic<Index> done{0};
+    LoopProgress progress(m_pass.control, blocks);
     m_pass.executor.parallelFor(units, 1, m_pass.control, [&](Index unit, Index) {
       const auto lease = pool.take();
       CellRow current;
       for (Index block = unit * blocks / units; block < (unit + 1) * blocks / units; ++block) {
         runBlock(*lease, block * blockRows, std::min(rowCount, (block + 1) * blockRows), unit, current);
-        m_pass.control.report(static_cast<double>(++done) / static_cast<double>(blocks));
+        progress.add(1);
       }
       if (current.mapRow >= 0) m_staged[at(unit * 2 + 1)] = std::move(current);
     });

@@ -72,7 +72,7 @@ class PanelLoop {
     // Rows are independent of each other, so short lists may be cut finer to keep all threads at work.
     const Index panelsEach = count / (lanes * 4 * m_executor.threads());
     const Index pieceRows = std::clamp<Index>(panelsEach, 1, RowWork::panelsFor(m_head)) * lanes;
-    std::atomic<Index> finished{0};
+    LoopProgress progress(m_control, count, done, share);
     m_executor.parallelFor(count, pieceRows, m_control, [&](Index first, Index last) {
       const auto lease = pool.take();
       RowWork& work = *lease;
@@ -82,8 +82,7 @@ class PanelLoop {
         work.base = work.scores.get() + (row - first) * work.stride;
         body(work);
       }
-      finished += last - first;
-      m_control.report(done + share * static_cast<double>(finished) / static_cast<double>(count));
+      progress.add(last - first);
     });
   }
   [[nodiscard]] std::unique_ptr<RowWork> makeWork() const {

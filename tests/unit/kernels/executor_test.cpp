@@ -97,5 +97,18 @@ TEST(Executor, DefaultIsAllCores) {
   EXPECT_GE(Executor(-3).threads(), 1);
 }
 
+TEST(LoopProgress, CountsEveryItemOnceAndNeverFalls) {
+  const Executor executor(8);
+  std::vector<double> seen;  // unguarded: one call at a time is part of the promise
+  Control control;
+  control.progress = [&seen](double fraction) { seen.push_back(fraction); };
+  LoopProgress progress(control, 5000, 0.25, 0.5);
+  executor.parallelFor(5000, 1, {}, [&](Index first, Index last) { progress.add(last - first); });
+  ASSERT_EQ(seen.size(), 5000U);
+  EXPECT_TRUE(std::is_sorted(seen.begin(), seen.end()));
+  EXPECT_DOUBLE_EQ(seen.front(), 0.25 + 0.5 / 5000);
+  EXPECT_DOUBLE_EQ(seen.back(), 0.75);
+}
+
 }  // namespace
 }  // namespace sparsight

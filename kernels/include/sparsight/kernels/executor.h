@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <stop_token>
 
 #include "sparsight/kernels/types.h"
@@ -12,13 +13,35 @@ namespace sparsight {
 /// What a long operation gets from its caller: a way to be stopped and a way to say how far it is.
 struct Control {
   std::stop_token stop;
-  std::function<void(double fraction)> progress;  ///< may be empty; called from any thread, 0..1
+  /// May be empty. 0..1, never falling; from any thread, but one call at a time.
+  std::function<void(double fraction)> progress;
 
   /// Throws Cancelled when stop was requested.
   void checkpoint() const;
   void report(double fraction) const {
     if (progress) progress(fraction);
   }
+};
+
+/// Reports the finished items of a parallel loop as a Control's progress wants it: one call at a time, never falling.
+class LoopProgress {
+ public:
+  /// The loop takes the part [from, from + share] of what `control` counts. Does not own it.
+  LoopProgress(const Control& control, Index total, double from = 0, double share = 1)
+      : m_control(control), m_total(total), m_from(from), m_share(share) {}
+  /// From any thread.
+  void add(Index items) {
+    if (!m_control.progress) return;
+    const std::lock_guard lock(m_mutex);
+    m_done += items;
+    m_control.progress(m_from + m_share * static_cast<double>(m_done) / static_cast<double>(m_total));
+  }
+
+ private:
+  const Control& m_control;
+  std::mutex m_mutex;
+  Index m_done = 0, m_total;
+  double m_from, m_share;
 };
 
 /// Parallel loops over blocks of work, on a oneTBB arena of a fixed number of threads. Safe to use from several
