@@ -240,8 +240,10 @@ ParamSet ParamSet::parse(std::span<const ParamSpec> specs, const std::vector<std
     if (!found) {
       std::vector<std::string> known;
       for (const ParamSpec& candidate : specs) known.push_back(candidate.name);
-      throw Error(ErrorCode::InvalidArgument,
-                  fmt::format("parameter {}: unknown; this method has {}", name, fmt::join(known, ", ")));
+      throw Error(
+          ErrorCode::InvalidArgument,
+          fmt::format("parameter {}: unknown; {}", name,
+                      known.empty() ? "there are none here" : fmt::format("there are {}", fmt::join(known, ", "))));
     }
   }
   return set;

@@ -123,14 +123,30 @@ TEST_F(ExportCli, FillsAsAsked) {
   EXPECT_EQ(readProfile(m_folder / "full.json").holeCount(), 0);
 }
 
-TEST_F(ExportCli, NamesWhatThisVersionDoesNotHave) {
+TEST_F(ExportCli, ListsTheTargetsItHas) {
   write("p.csv", formatSvooCsv(wan(false)));
-  for (const char* target : {"sparsevideo", "svg-cli", "svoo-cli"}) {
-    EXPECT_THAT(fails(fmt::format("export p.csv --to {} --out q", target), 2).err, HasSubstr("not in this version"));
-  }
-  fails("export p.csv --to nonsense --out q", 2);
+  EXPECT_THAT(fails("export p.csv --to nonsense --out q", 2).err, HasSubstr("there are json, sparsevideo, svg-cli"));
   fails("export p.csv --to svoo-csv", 2);
   fails("export p.csv --out q.csv", 2);
+  EXPECT_THAT(run("export --help").out, AllOf(HasSubstr("sparsevideo"), HasSubstr("--model wan_t2v_720p")));
+}
+
+TEST_F(ExportCli, WritesWhatRuntimesRun) {
+  write("p.csv", formatSvooCsv(wan(false)));
+  const Result script = run("export p.csv --to svoo-cli --out run.sh");
+  EXPECT_EQ(script.code, 0) << script.err;
+  EXPECT_TRUE(read("run.csv") == read("p.csv"));
+  EXPECT_EQ(run("export p.csv --to svoo-cli --out run.sh").code, 0) << "again";
+  const Result config = run("export p.csv --to sparsevideo --model wan21-t2v-1.3b --out video.json --json");
+  EXPECT_EQ(config.code, 0) << config.err;
+  EXPECT_EQ(nlohmann::json::parse(read("video.json")).at("num_inference_steps"), 50);
+  EXPECT_EQ(nlohmann::json::parse(config.out).at("files").size(), 2U);
+  // Neither the profile itself nor somebody else's file is replaced by a companion.
+  EXPECT_THAT(fails("export p.csv --to svoo-cli --out p.sh", 2).err, HasSubstr("p.csv"));
+  write("mine.csv", "mine");
+  EXPECT_THAT(fails("export p.csv --to svoo-cli --out mine.sh", 2).err, HasSubstr("mine.csv"));
+  EXPECT_EQ(read("mine.csv"), "mine");
+  EXPECT_FALSE(std::filesystem::exists(m_folder / "mine.sh"));
 }
 
 TEST_F(ExportCli, ChecksTheModel) {

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <array>
 #include <charconv>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "app/cli/command.h"
+#include "sparsight/core/exporter.h"
 #include "sparsight/core/files.h"
 #include "sparsight/core/profile.h"
 
@@ -15,7 +14,34 @@ namespace sparsight {
 namespace cli {
 namespace {
 
-constexpr std::array<std::string_view, 5> kTargets{"svoo-csv", "json", "sparsevideo", "svg-cli", "svoo-cli"};
+/// "svoo-csv, json, ..."
+std::string targets() {
+  std::string list;
+  for (const Exporter* exporter : allExporters()) list += fmt::format("{}{}", list.empty() ? "" : ", ", exporter->id());
+  return list;
+}
+
+/// What each target writes and takes, for --help.
+std::string targetHelp() {
+  std::string text = "\nTargets:\n";
+  for (const Exporter* exporter : allExporters()) {
+    text += fmt::format("  {:<12} {}\n", exporter->id(), exporter->summary());
+    std::string line = "               --param";
+    for (const ParamSpec& spec : exporter->params()) {
+      const std::string word = fmt::format(" {}={}", spec.name, spec.defaultValue);
+      if (line.size() + word.size() > 118) {
+        text += line + "\n";
+        line = "                      ";
+      }
+      line += word;
+    }
+    if (!exporter->params().empty()) text += line + "\n";
+    std::string models;
+    for (const ExportModel& model : exporter->models()) models += (models.empty() ? "" : " ") + model.key;
+    if (!models.empty()) text += fmt::format("               --model {}\n", models);
+  }
+  return text;
+}
 
 std::optional<double> fractionOf(std::string_view text) {
   double value = 0;
@@ -26,72 +52,47 @@ std::optional<double> fractionOf(std::string_view text) {
   return value;
 }
 
-/// As a shell would need it.
-std::string shellWord(const std::string& text) {
-  const bool plain = !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
-    return std::isalnum(static_cast<unsigned char>(c)) != 0 ||
-           std::string_view("_-./=+,:@%").find(c) != std::string::npos;
-  });
-  if (plain) return text;
-  std::string quoted = "'";
-  for (const char c : text) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return quoted + "'";
-}
+constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 30;
 
 class ExportCommand final : public Command {
  public:
   void define(CLI::App& app) override {
     app.add_option("profile", m_profile, "Profile: SVOO CSV or Sparsight JSON")->required();
-    app.add_option("--to", m_to, "Target: svoo-csv or json")->required();
-    app.add_option("--model", m_model, "Model key, for checks and the line that loads the file, e.g. wan21_t2v_14b");
+    app.add_option("--to", m_to, "Target: " + targets())->required();
+    app.add_option("--model", m_model,
+                   "Model key of the target, for its own values, checks and the line that loads it");
     m_fillOption = app.add_option("--fill", m_fill,
                                   "Cells without a value: refuse, nearest (step), hold (the step before) or value=x");
-    app.add_option("--param", m_params, "k=v: dynamic_min_kc_ratio_min or _max of the line that loads the file");
-    app.add_option("--out", m_out, "File to write")->required();
+    app.add_option("--param", m_params, "k=v: what the target takes, see below");
+    app.add_option("--out", m_out, "File to write; companions lie beside it")->required();
     app.add_flag("--json", m_json, "One JSON document on standard output");
+    app.footer(targetHelp());
   }
 
   int run(Context& context) override {
-    checkTarget();
+    const Exporter& exporter = exporterById(m_to);
     parseFill();
-    parseParams();
     context.checkOutputs({{"--out", m_out}}, {m_profile});
-    const SvooModel* model = findModel();
     std::vector<CsvIssue> issues;
-    const Profile opened = readProfile(m_profile, &issues);
+    const Profile profile = readProfile(m_profile, &issues);
     for (const CsvIssue& issue : issues) {
       m_warnings.push_back(
           fmt::format("{}: line {}, column {}: {}", m_profile, issue.line, issue.column, issue.message));
     }
-    const bool csv = m_to == "svoo-csv";
-    if (csv && opened.role == BudgetRole::TopMass) {
-      throw Error(
-          ErrorCode::InvalidArgument,
-          fmt::format("{}: its values are top-p masses, but SVOO reads kept fractions from its CSV; export a profile "
-                      "of kept fractions",
-                      m_profile));
-    }
-    if (model != nullptr) checkModel(*model, opened);
-    const Index holes = opened.holeCount();
-    // Our own format has holes; only runtimes do not.
-    const bool keepHoles = !csv && m_fillOption->count() == 0;
-    const Profile profile = keepHoles ? opened : filled(opened);
-    writeFileAtomically(m_out, csv ? formatSvooCsv(profile) : formatProfileJson(profile));
+    ExportInput input{profile, m_profile,   m_model, ParamSet::parse(exporter.params(), m_params),
+                      {},      m_fillValue, m_out};
+    if (m_fillOption->count() > 0) input.fill = m_policy;
+    refuseHoles(exporter, profile);
+    const ExportOutput output = prepareExport(exporter, std::move(input));
+    checkCompanions(context, output);
+    writeExport(output);
+    m_warnings.insert(m_warnings.end(), output.warnings.begin(), output.warnings.end());
     for (const std::string& warning : m_warnings) context.warn(warning);
-    print(profile, keepHoles ? 0 : holes, model);
+    print(profile, output);
     return kOk;
   }
 
  private:
-  void checkTarget() const {
-    if (m_to == "svoo-csv" || m_to == "json") return;
-    if (std::find(kTargets.begin(), kTargets.end(), m_to) != kTargets.end()) {
-      throw Error(ErrorCode::InvalidArgument,
-                  fmt::format("--to {} is not in this version; use svoo-csv or json", m_to));
-    }
-    throw Error(ErrorCode::InvalidArgument, fmt::format("--to {}: unknown; use svoo-csv or json", m_to));
-  }
-
   void parseFill() {
     if (m_fill == "refuse") {
       m_policy = FillPolicy::Refuse;
@@ -109,126 +110,66 @@ class ExportCommand final : public Command {
     }
   }
 
-  void parseParams() {
-    for (const std::string& param : m_params) {
-      const std::size_t equals = param.find('=');
-      const std::string name = param.substr(0, equals);
-      double* target = name == "dynamic_min_kc_ratio_min"   ? &m_low
-                       : name == "dynamic_min_kc_ratio_max" ? &m_high
-                                                            : nullptr;
-      if (target == nullptr || equals == std::string::npos) {
-        throw Error(
-            ErrorCode::InvalidArgument,
-            fmt::format("--param {}: this target takes dynamic_min_kc_ratio_min=x and dynamic_min_kc_ratio_max=x",
-                        param));
-      }
-      const auto value = fractionOf(std::string_view(param).substr(equals + 1));
-      if (!value) throw Error(ErrorCode::InvalidArgument, fmt::format("--param {}: the value must lie in 0..1", param));
-      *target = *value;
+  // With the command that mends it, ready to be pasted.
+  void refuseHoles(const Exporter& exporter, const Profile& profile) const {
+    const Index holes = profile.holeCount();
+    if (holes == 0 || m_policy != FillPolicy::Refuse || (m_fillOption->count() == 0 && !exporter.wantsWholeGrid())) {
+      return;
     }
-    if (m_low > m_high) {
-      throw Error(
-          ErrorCode::InvalidArgument,
-          fmt::format("dynamic_min_kc_ratio_min {} is above dynamic_min_kc_ratio_max {}; SVOO would use the latter "
-                      "everywhere",
-                      m_low, m_high));
-    }
+    throw Error(ErrorCode::InvalidArgument,
+                fmt::format("{}: {} of {} cells are without a value, and runtimes ignore incomplete profiles; run: "
+                            "sparsight-cli export {} --to {}{} --fill nearest --out {} (or --fill hold, --fill "
+                            "value=0.1)",
+                            m_profile, holes, profile.cellCount(), shellWord(m_profile), m_to,
+                            m_model.empty() ? "" : " --model " + m_model, shellWord(m_out)));
   }
 
-  [[nodiscard]] const SvooModel* findModel() const {
-    if (m_model.empty()) return nullptr;
-    std::string known;
-    for (const SvooModel& model : svooModels()) {
-      if (model.key == m_model) return &model;
-      known += fmt::format("{}{}", known.empty() ? "" : ", ", model.key);
-    }
-    throw Error(ErrorCode::InvalidArgument, fmt::format("--model {}: unknown; there are {}", m_model, known));
-  }
-
-  void checkModel(const SvooModel& model, const Profile& profile) {
-    if (model.layers != profile.layers() || model.heads != profile.heads()) {
-      const std::string fits = modelsOfGrid(profile.layers(), profile.heads());
+  // A second export of the same name replaces its own companions; nothing else is replaced unasked.
+  void checkCompanions(Context& context, const ExportOutput& output) const {
+    const bool again = std::filesystem::exists(m_out);
+    for (std::size_t i = 1; i < output.files.size(); ++i) {
+      const std::string path = output.files[i].path.string();
+      context.checkOutputs({{"a file beside --out", path}}, {m_profile});
+      if (again || !std::filesystem::exists(path)) continue;
+      if (readWholeFile(path, kMostBytes) == output.files[i].content) continue;
       throw Error(ErrorCode::InvalidArgument,
-                  fmt::format("{} has {} layers x {} heads, but {} has {} x {}{}", m_profile, profile.layers(),
-                              profile.heads(), model.title, model.layers, model.heads,
-                              fits.empty() ? "" : fmt::format("; this is the grid of {}", fits)));
-    }
-    if (model.steps != profile.steps()) {
-      m_warnings.push_back(fmt::format(
-          "the profile has {} steps, the script of {} runs {}: SVOO reads step t as row t and takes its fallback "
-          "beyond the file, so run it with --num_inference_steps {}",
-          profile.steps(), model.title, model.steps, profile.steps()));
+                  fmt::format("{}: exists, and exporting {} would replace it; choose another --out or move it away",
+                              path, m_out));
     }
   }
 
-  [[nodiscard]] Profile filled(const Profile& opened) const {
-    if (m_policy == FillPolicy::Refuse && opened.holeCount() > 0) {
-      throw Error(
-          ErrorCode::InvalidArgument,
-          fmt::format("{}: {} of {} cells are without a value, and runtimes ignore incomplete profiles; run: "
-                      "sparsight-cli export {} --to {}{} --fill nearest --out {} (or --fill hold, --fill value=0.1)",
-                      m_profile, opened.holeCount(), opened.cellCount(), shellWord(m_profile), m_to,
-                      m_model.empty() ? "" : " --model " + m_model, shellWord(m_out)));
-    }
-    return fillForExport(opened, m_policy, m_fillValue);
-  }
-
-  /// The command lines that load the file; one per model that fits its grid.
-  [[nodiscard]] std::vector<std::string> loadLines(const Profile& profile, const SvooModel* asked) const {
-    std::error_code error;
-    const std::filesystem::path absolute = std::filesystem::absolute(m_out, error);
-    const std::string path = shellWord(error ? m_out : absolute.lexically_normal().string());
-    if (m_to == "json") return {fmt::format("sparsight {}", path)};
-    // The scripts change to their own folder first (hence the absolute path) and let later arguments win. Their own
-    // clip would flatten the profile to two values; 0 and 1 leave it as it is.
-    const std::string arguments =
-        fmt::format("--sparsity_csv_path {} --dynamic_min_kc_ratio_min {} --dynamic_min_kc_ratio_max {}", path,
-                    formatProfileValue(m_low), formatProfileValue(m_high));
-    std::vector<std::string> lines;
-    for (const SvooModel& model : svooModels()) {
-      const bool fits = asked != nullptr ? &model == asked
-                                         : model.layers == profile.layers() && model.heads == profile.heads() &&
-                                               model.steps == profile.steps();
-      if (!fits) continue;
-      lines.push_back(
-          fmt::format("{} {}{}", model.script, arguments,
-                      model.steps == profile.steps() ? "" : fmt::format(" --num_inference_steps {}", profile.steps())));
-    }
-    if (lines.empty()) {
-      lines.push_back(fmt::format("<launch script of the model> --use_dynamic_min_kc_ratio {} --num_inference_steps {}",
-                                  arguments, profile.steps()));
-    }
-    return lines;
-  }
-
-  void print(const Profile& profile, Index filledCells, const SvooModel* model) const {
-    const std::vector<std::string> lines = loadLines(profile, model);
-    const ProfileSummary all = summarise(profile);
+  void print(const Profile& profile, const ExportOutput& output) const {
+    const Index values = profile.cellCount() - output.holes;
     if (m_json) {
       nlohmann::ordered_json document;
-      document["files"] = {m_out};
+      document["files"] = nlohmann::ordered_json::array();
+      for (const ExportFile& file : output.files) document["files"].push_back(file.path.string());
       document["to"] = m_to;
       document["steps"] = profile.steps();
       document["layers"] = profile.layers();
       document["heads"] = profile.heads();
-      document["values"] = all.count;
-      document["filled"] = filledCells;
-      document["holes"] = profile.holeCount();
-      document["load"] = lines;
+      document["values"] = values;
+      document["filled"] = output.filled;
+      document["holes"] = output.holes;
+      document["load"] = output.load;
+      document["notes"] = output.notes;
       document["warnings"] = m_warnings;
       printJson(document.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
       return;
     }
-    std::string text = fmt::format(
-        "{}: {} steps x {} layers x {} heads, {} values, kept {:.1f} % on average (skipped {:.1f} %)\n", m_out,
-        profile.steps(), profile.layers(), profile.heads(), all.count, 100 * all.mean, 100 - 100 * all.mean);
-    if (filledCells > 0) text += fmt::format("{} cells were filled ({})\n", filledCells, m_fill);
-    if (profile.holeCount() > 0) text += fmt::format("{} cells stay without a value\n", profile.holeCount());
-    text += lines.size() == 1 ? "Load it with:\n" : "Load it with the line of your model:\n";
-    for (const std::string& line : lines) text += fmt::format("  {}\n", line);
-    if (m_to == "svoo-csv") {
-      text += "SVOO prints \"Loaded N ... entries\" when it uses the file; without that line it runs without it.\n";
+    std::string text = fmt::format("{}: {} steps x {} layers x {} heads, {} values, ", m_out, profile.steps(),
+                                   profile.layers(), profile.heads(), values);
+    text += profile.role == BudgetRole::TopMass ? fmt::format("top-p mass {:.1f} % on average\n", 100 * output.mean)
+                                                : fmt::format("kept {:.1f} % on average (skipped {:.1f} %)\n",
+                                                              100 * output.mean, 100 - 100 * output.mean);
+    for (std::size_t i = 1; i < output.files.size(); ++i) {
+      text += fmt::format("{}: beside it\n", output.files[i].path.string());
     }
+    if (output.filled > 0) text += fmt::format("{} cells were filled ({})\n", output.filled, m_fill);
+    if (output.holes > 0) text += fmt::format("{} cells stay without a value\n", output.holes);
+    text += output.load.size() == 1 ? "Load it with:\n" : "Load it with the line that fits:\n";
+    for (const std::string& line : output.load) text += fmt::format("  {}\n", line);
+    for (const std::string& note : output.notes) text += note + "\n";
     printJson(text);
   }
 
@@ -236,7 +177,7 @@ class ExportCommand final : public Command {
   std::vector<std::string> m_params, m_warnings;
   const CLI::Option* m_fillOption = nullptr;
   FillPolicy m_policy = FillPolicy::Refuse;
-  double m_fillValue = 0, m_low = 0, m_high = 1;
+  double m_fillValue = 0;
   bool m_json = false;
 };
 
