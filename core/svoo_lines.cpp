@@ -46,6 +46,10 @@ Profile floorsOf(const Exporter& exporter, const ExportInput& input, ExportOutpu
                             "profile of kept fractions",
                             input.name));
   }
+  if (input.profile.role == BudgetRole::KeptTarget) {
+    output.notes.emplace_back(
+        "SVOO takes these numbers as the least kept share of key clusters, on top of its top-p rule");
+  }
   return completeForExport(exporter, input, output);
 }
 

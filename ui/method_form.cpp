@@ -71,7 +71,12 @@ MethodForm::MethodForm(QWidget* parent) : QWidget(parent), m_layout(new QGridLay
 }
 
 void MethodForm::setMethod(const Method& method, const TraceInfo* trace) {
-  m_method = &method;
+  setSpecs(method.params(), trace == nullptr ? std::map<std::string, std::string, std::less<>>{}
+                                             : method.defaultsFor(*trace, ParamSet::parse(method.params(), {})));
+}
+
+void MethodForm::setSpecs(std::span<const ParamSpec> specs, std::map<std::string, std::string, std::less<>> defaults) {
+  m_specs = specs;
   for (Row& row : m_rows)
     for (QWidget* widget : row.widgets) delete widget;
   m_rows.clear();
@@ -79,8 +84,7 @@ void MethodForm::setMethod(const Method& method, const TraceInfo* trace) {
   m_more = nullptr;
   delete m_advanced;
   m_advanced = nullptr;
-  m_defaults.clear();
-  if (trace != nullptr) m_defaults = method.defaultsFor(*trace, ParamSet::parse(method.params(), {}));
+  m_defaults = std::move(defaults);
   const auto isAdvanced = [](const ParamSpec& spec) {
     return std::find(kAdvanced.begin(), kAdvanced.end(), spec.name) != kAdvanced.end();
   };
@@ -89,7 +93,7 @@ void MethodForm::setMethod(const Method& method, const TraceInfo* trace) {
     return it == m_defaults.end() ? spec.defaultValue : it->second;
   };
   bool anyAdvanced = false;
-  for (const ParamSpec& spec : method.params()) {
+  for (const ParamSpec& spec : specs) {
     if (isAdvanced(spec))
       anyAdvanced = true;
     else
@@ -112,7 +116,7 @@ void MethodForm::setMethod(const Method& method, const TraceInfo* trace) {
       m_folded = !m_folded;
       updateFold();
     });
-    for (const ParamSpec& spec : method.params())
+    for (const ParamSpec& spec : specs)
       if (isAdvanced(spec)) addRow(spec, defaultOf(spec), true);
     updateFold();
   }
@@ -287,10 +291,10 @@ void MethodForm::focusFirstError() {
 ParamSet MethodForm::params() const {
   std::vector<std::string> list;
   for (const QString& assignment : assignments()) list.push_back(assignment.toStdString());
-  ParamSet set = ParamSet::parse(m_method->params(), list);
+  ParamSet set = ParamSet::parse(m_specs, list);
   set.setDefaults([this] {
     auto defaults = m_defaults;
-    for (const ParamSpec& spec : m_method->params()) defaults.try_emplace(spec.name, spec.defaultValue);
+    for (const ParamSpec& spec : m_specs) defaults.try_emplace(spec.name, spec.defaultValue);
     return defaults;
   }());
   return set;

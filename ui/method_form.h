@@ -5,6 +5,7 @@
 #include <QWidget>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,8 @@ class MethodForm : public QWidget {
 
   /// Rebuilds the rows. `trace` may be nullptr: then the defaults of the specification.
   void setMethod(const Method& method, const TraceInfo* trace);
+  /// The same for any parameters that live as long as the form; `defaults` over those of the specification.
+  void setSpecs(std::span<const ParamSpec> specs, std::map<std::string, std::string, std::less<>> defaults);
   /// "k=v" of what the user changed.
   [[nodiscard]] QStringList assignments() const;
   void setAssignments(const QStringList& assignments);
@@ -58,7 +61,7 @@ class MethodForm : public QWidget {
   void validate(Row& row);
   void updateFold();
 
-  const Method* m_method = nullptr;
+  std::span<const ParamSpec> m_specs;
   std::map<std::string, std::string, std::less<>> m_defaults;
   std::vector<Row> m_rows;
   QGridLayout* m_layout;

@@ -15,6 +15,7 @@ class JsonExporter final : public Exporter {
     return "Values, holes, locks, notes, where they come from (schema in resources/profile.schema.json).";
   }
   [[nodiscard]] std::string_view suffix() const noexcept override { return "json"; }
+  [[nodiscard]] int order() const noexcept override { return 1; }
   [[nodiscard]] bool wantsWholeGrid() const noexcept override { return false; }
   [[nodiscard]] ExportOutput prepare(const ExportInput& input) const override {
     ExportOutput output;

@@ -16,6 +16,7 @@ class SvooCsvExporter final : public Exporter {
     return "Step,Layer,Head,Sparsity, whose values are kept fractions; the file SVOO's launch scripts load.";
   }
   [[nodiscard]] std::string_view suffix() const noexcept override { return "csv"; }
+  [[nodiscard]] int order() const noexcept override { return 0; }
   [[nodiscard]] std::span<const ParamSpec> params() const noexcept override { return m_params; }
   [[nodiscard]] std::vector<ExportModel> models() const override { return svoo::exportModels(); }
   [[nodiscard]] ExportOutput prepare(const ExportInput& input) const override {
@@ -24,6 +25,9 @@ class SvooCsvExporter final : public Exporter {
     const svoo::Clip clip = svoo::clipOf(input.params);
     output.files.push_back({input.out, formatSvooCsv(profile), false});
     output.load = svoo::launchLines(profile, input.model, input.out, clip);
+    if (profile.lineEnding != "\r\n") {
+      output.notes.emplace_back("line ends as in the file it came from, not SVOO's CRLF");
+    }
     output.notes.emplace_back(
         "SVOO prints \"Loaded N ... entries\" when it uses the file; without that line it runs without it.");
     return output;

@@ -65,7 +65,7 @@ class TestExportDialog : public QObject {
     m_session->profile().open(makeProfile(4, 5, 3), {});
     ExportDialog dialog(*m_session, &m_window);
     dialog.show();
-    dialog.setFormat(ExportDialog::Format::SvooCsv);
+    dialog.setTarget(QStringLiteral("svoo-csv"));
     dialog.setPath(file("own.csv"));
     QTRY_VERIFY(dialog.isSettled());
     const QString preview = child<QPlainTextEdit>(dialog, "export.preview")->toPlainText();
@@ -92,7 +92,7 @@ class TestExportDialog : public QObject {
       m_session->profile().undoStack().undo();
       ExportDialog dialog(*m_session, &m_window);
       dialog.show();
-      dialog.setFormat(ExportDialog::Format::SvooCsv);
+      dialog.setTarget(QStringLiteral("svoo-csv"));
       dialog.setPath(file("real.csv"));
       QTRY_VERIFY(dialog.isSettled());
       if (auto* replace = child<QCheckBox>(dialog, "export.replace"); replace->isVisible()) replace->setChecked(true);
@@ -110,7 +110,7 @@ class TestExportDialog : public QObject {
     m_session->profile().open(profile, {});
     ExportDialog dialog(*m_session, &m_window);
     dialog.show();
-    dialog.setFormat(ExportDialog::Format::SvooCsv);
+    dialog.setTarget(QStringLiteral("svoo-csv"));
     dialog.setFill(FillPolicy::Refuse);
     dialog.setPath(file("holes.csv"));
     QTRY_VERIFY(dialog.isSettled());
@@ -135,7 +135,7 @@ class TestExportDialog : public QObject {
     m_session->profile().open(profile, {});
     ExportDialog dialog(*m_session, &m_window);
     dialog.show();
-    dialog.setFormat(ExportDialog::Format::Json);
+    dialog.setTarget(QStringLiteral("json"));
     dialog.setPath(file("all.json"));
     QTRY_VERIFY(dialog.isSettled());
     QSignalSpy done(&dialog, &ExportDialog::exported);
@@ -153,7 +153,7 @@ class TestExportDialog : public QObject {
     writeBytes(file("there.csv"), "precious");
     ExportDialog dialog(*m_session, &m_window);
     dialog.show();
-    dialog.setFormat(ExportDialog::Format::SvooCsv);
+    dialog.setTarget(QStringLiteral("svoo-csv"));
     dialog.setPath(file("there.csv"));
     QTRY_VERIFY(dialog.isSettled());
     auto* go = child<QPushButton>(dialog, "export.go");
@@ -188,7 +188,7 @@ class TestExportDialog : public QObject {
     {
       ExportDialog dialog(*m_session, &m_window);
       dialog.show();
-      dialog.setFormat(ExportDialog::Format::Json);
+      dialog.setTarget(QStringLiteral("json"));
       dialog.setPath(file("remember.json"));
       QTRY_VERIFY(dialog.isSettled());
       QSignalSpy done(&dialog, &ExportDialog::exported);
@@ -196,7 +196,7 @@ class TestExportDialog : public QObject {
       QTRY_COMPARE(done.count(), 1);
     }
     ExportDialog dialog(*m_session, &m_window);
-    QVERIFY(dialog.format() == ExportDialog::Format::Json);
+    QVERIFY(dialog.target().id() == "json");
     QVERIFY(dialog.path().startsWith(m_dir.path()));
     QVERIFY(dialog.path().endsWith(QStringLiteral(".json")));
   }

@@ -15,15 +15,22 @@
 #include <QListWidget>
 #include <QPlainTextEdit>
 #include <QPushButton>
+#include <QScrollArea>
 #include <QSettings>
+#include <QSignalBlocker>
+#include <QToolButton>
 #include <QVBoxLayout>
 #include <algorithm>
+#include <filesystem>
+#include <vector>
 
 #include "sparsight/core/files.h"
 #include "sparsight/kernels/error.h"
 #include "ui/budget_edit.h"
 #include "ui/dialogs/file_dialogs.h"
 #include "ui/icons.h"
+#include "ui/method_form.h"
+#include "ui/section_label.h"
 #include "ui/session.h"
 #include "ui/theme.h"
 
@@ -31,7 +38,9 @@ namespace sparsight {
 namespace {
 
 constexpr int kPreviewLines = 10;
-constexpr char kFormatKey[] = "export/format", kFillKey[] = "export/fill", kDirKey[] = "export/directory";
+QString text(std::string_view s) { return QString::fromUtf8(s.data(), static_cast<qsizetype>(s.size())); }
+
+constexpr char kFormatKey[] = "export/target", kFillKey[] = "export/fill", kDirKey[] = "export/directory";
 
 }  // namespace
 
@@ -49,9 +58,32 @@ ExportDialog::ExportDialog(Session& session, QWidget* parent) : QDialog(parent),
 
   m_format = new QComboBox(this);
   m_format->setObjectName(QStringLiteral("export.format"));
-  m_format->addItem(tr("SVOO CSV (Step,Layer,Head,Sparsity; the values are kept density)"));
-  m_format->addItem(tr("Sparsight JSON (values, holes, locks, notes, where they come from)"));
-  form->addRow(tr("Format"), m_format);
+  std::vector<const Exporter*> exporters(allExporters().begin(), allExporters().end());
+  std::stable_sort(exporters.begin(), exporters.end(),
+                   [](const Exporter* a, const Exporter* b) { return a->order() < b->order(); });
+  for (const Exporter* exporter : exporters) m_format->addItem(text(exporter->title()), text(exporter->id()));
+  form->addRow(tr("Target"), m_format);
+  m_summary = new NoteLabel(this);
+  form->addRow(QString(), m_summary);
+  m_model = new QComboBox(this);
+  m_model->setObjectName(QStringLiteral("export.model"));
+  form->addRow(tr("Model"), m_model);
+  m_form = form;
+  m_more = new QToolButton(this);
+  m_more->setObjectName(QStringLiteral("export.more"));
+  m_more->setToolButtonStyle(Qt::ToolButtonTextBesideIcon);
+  m_more->setAutoRaise(true);
+  m_more->setCheckable(true);
+  m_params = new MethodForm;
+  m_params->setObjectName(QStringLiteral("export.params"));
+  m_paramsArea = new QScrollArea(this);
+  m_paramsArea->setWidgetResizable(true);
+  m_paramsArea->setFrameShape(QFrame::NoFrame);
+  m_paramsArea->setHorizontalScrollBarPolicy(Qt::ScrollBarAlwaysOff);
+  m_paramsArea->setWidget(m_params);
+  m_paramsArea->setFixedHeight(190);
+  form->addRow(QString(), m_more);
+  form->addRow(QString(), m_paramsArea);
 
   auto* pathRow = new QHBoxLayout;
   pathRow->setSpacing(Theme::kPad);
@@ -132,7 +164,7 @@ ExportDialog::ExportDialog(Session& session, QWidget* parent) : QDialog(parent),
   layout->addWidget(buttons);
 
   const QSettings settings;
-  m_format->setCurrentIndex(std::clamp(settings.value(QLatin1String(kFormatKey), 0).toInt(), 0, 1));
+  m_format->setCurrentIndex(std::max(0, m_format->findData(settings.value(QLatin1String(kFormatKey)))));
   m_fill->setCurrentIndex(std::clamp(settings.value(QLatin1String(kFillKey), 0).toInt(), 0, 3));
   const ProfileDocument& document = m_session.profile();
   QString base =
@@ -143,18 +175,26 @@ ExportDialog::ExportDialog(Session& session, QWidget* parent) : QDialog(parent),
   }
   m_path->setText(QDir(dir).filePath(base + QLatin1Char('.') + suffix()));
 
+  showTarget();
   connect(m_format, &QComboBox::currentIndexChanged, this, [this] {
     const QFileInfo old(m_path->text());
-    if (old.suffix() == QLatin1String("csv") || old.suffix() == QLatin1String("json")) {
-      m_path->setText(old.dir().filePath(old.completeBaseName() + QLatin1Char('.') + suffix()));
-    }
+    bool ours = false;  // a name's ending follows the target unless the user chose one of their own
+    for (const Exporter* exporter : allExporters()) ours = ours || old.suffix() == text(exporter->suffix());
+    showTarget();
+    if (ours) m_path->setText(old.dir().filePath(old.completeBaseName() + QLatin1Char('.') + suffix()));
     refreshPreview();
   });
+  connect(m_model, &QComboBox::currentIndexChanged, this, [this] {
+    m_params->setSpecs(target().params(), target().defaultsFor(model()));
+    refreshPreview();
+  });
+  connect(m_params, &MethodForm::changed, this, [this] { refreshPreview(); });
+  connect(m_more, &QToolButton::toggled, this, [this] { showTarget(); });
   connect(m_fill, &QComboBox::currentIndexChanged, this, [this] { refreshPreview(); });
   connect(m_fillValue, &QDoubleSpinBox::valueChanged, this, [this] { refreshPreview(); });
   connect(m_path, &QLineEdit::textChanged, this, [this] {
     m_replace->setChecked(false);
-    refreshButton();
+    refreshPreview();  // some files say where others lie
   });
   connect(m_replace, &QCheckBox::toggled, this, [this] { refreshButton(); });
   connect(browseButton, &QPushButton::clicked, this, [this] { browse(); });
@@ -166,13 +206,40 @@ ExportDialog::ExportDialog(Session& session, QWidget* parent) : QDialog(parent),
 
 ExportDialog::~ExportDialog() = default;
 
-QString ExportDialog::suffix() const {
-  return format() == Format::SvooCsv ? QStringLiteral("csv") : QStringLiteral("json");
+const Exporter& ExportDialog::target() const { return exporterById(m_format->currentData().toString().toStdString()); }
+QString ExportDialog::suffix() const { return text(target().suffix()); }
+std::string ExportDialog::model() const { return m_model->currentData().toString().toStdString(); }
+void ExportDialog::setTarget(const QString& id) { m_format->setCurrentIndex(std::max(0, m_format->findData(id))); }
+
+/// The rows that the chosen target has: models that fit the grid first, parameters folded away.
+void ExportDialog::showTarget() {
+  const Exporter& exporter = target();
+  m_summary->setText(text(exporter.summary()));
+  const bool changed = m_shownTarget != &exporter;
+  m_shownTarget = &exporter;
+  if (changed) {
+    const QSignalBlocker quiet(m_model);
+    m_model->clear();
+    m_model->addItem(tr("not said"), QString());
+    const Profile& profile = m_session.profile().current();
+    int fits = 0;
+    for (const ExportModel& known : exporter.models()) {
+      const bool fit = (known.layers == 0 || known.layers == profile.layers()) &&
+                       (known.heads == 0 || known.heads == profile.heads());
+      if (!fit) continue;
+      m_model->addItem(QString::fromStdString(known.title), QString::fromStdString(known.key));
+      if (known.layers != 0 && (known.steps == 0 || known.steps == profile.steps())) ++fits;
+    }
+    if (fits == 1 && m_model->count() == 2) m_model->setCurrentIndex(1);
+    m_params->setSpecs(exporter.params(), exporter.defaultsFor(model()));
+  }
+  m_form->setRowVisible(m_model, !exporter.models().empty());
+  m_form->setRowVisible(m_more, !exporter.params().empty());
+  m_form->setRowVisible(m_paramsArea, !exporter.params().empty() && m_more->isChecked());
+  m_more->setText(m_more->isChecked() ? tr("Fewer parameters") : tr("Parameters"));
+  m_more->setArrowType(m_more->isChecked() ? Qt::DownArrow : Qt::RightArrow);
 }
-void ExportDialog::setFormat(Format format) { m_format->setCurrentIndex(format == Format::Json ? 1 : 0); }
-ExportDialog::Format ExportDialog::format() const {
-  return m_format->currentIndex() == 1 ? Format::Json : Format::SvooCsv;
-}
+
 void ExportDialog::setPath(const QString& path) { m_path->setText(path); }
 QString ExportDialog::path() const { return m_path->text().trimmed(); }
 void ExportDialog::setFill(FillPolicy policy, double value) {
@@ -183,51 +250,54 @@ bool ExportDialog::isSettled() const { return !m_preparing && !m_writing; }
 
 void ExportDialog::refreshPreview() {
   const Profile& profile = m_session.profile().current();
-  const bool csv = format() == Format::SvooCsv;
+  const Exporter& exporter = target();
+  const bool whole = exporter.wantsWholeGrid();
   const Index holes = profile.holeCount();
   m_holes->setText(holes == 0 ? tr("none")
                               : tr("%1 of %2 cells").arg(formatCount(holes), formatCount(profile.cellCount())));
-  m_fill->setVisible(holes > 0 && csv);
-  m_fillValue->setVisible(holes > 0 && csv && m_fill->currentIndex() == 3);
+  m_fill->setVisible(holes > 0 && whole);
+  m_fillValue->setVisible(holes > 0 && whole && m_fill->currentIndex() == 3);
   m_preparing = true;
   m_prepared.reset();
   refreshButton();
-  const auto policy = static_cast<FillPolicy>(m_fill->currentIndex());
+  std::optional<FillPolicy> policy;
+  if (whole) policy = static_cast<FillPolicy>(m_fill->currentIndex());
   const double value = m_fillValue->value() / 100;
+  std::vector<std::string> assignments;
+  for (const QString& assignment : m_params->assignments()) assignments.push_back(assignment.toStdString());
+  const std::string name = m_session.profile().filePath().isEmpty()
+                               ? std::string("this profile")
+                               : QFileInfo(m_session.profile().filePath()).fileName().toStdString();
+  const std::filesystem::path out(QFileInfo(path()).absoluteFilePath().toStdString());
   JobSpec spec;
   spec.name = "Prepare the export preview";
   spec.lane = Lane::Io;
   spec.supersedeTag = "export.preview";
   m_previewJob = m_session.jobs().submit<std::shared_ptr<const Prepared>>(
       spec,
-      [profile, csv, policy, value](JobContext&) {
-        auto out = std::make_shared<Prepared>();
-        if (const Index missing = profile.holeCount(); csv && policy == FillPolicy::Refuse && missing > 0) {
-          out->error =
-              tr("%1 of %2 cells have no value, and runtimes ignore incomplete files: choose above how to fill "
-                 "them, or export JSON, which keeps holes")
-                  .arg(formatCount(missing), formatCount(profile.cellCount()));
-          return std::shared_ptr<const Prepared>(out);
-        }
+      [profile, &exporter, policy, value, assignments, name, out, key = model()](JobContext&) {
+        auto prepared = std::make_shared<Prepared>();
         try {
-          out->content = csv ? formatSvooCsv(fillForExport(profile, policy, value)) : formatProfileJson(profile);
+          prepared->output = prepareExport(
+              exporter, {profile, name, key, ParamSet::parse(exporter.params(), assignments), policy, value, out});
         } catch (const Error& error) {
-          out->error = QString::fromStdString(error.what());
+          prepared->error = QString::fromStdString(error.what());
         }
-        return std::shared_ptr<const Prepared>(out);
+        return std::shared_ptr<const Prepared>(prepared);
       },
       [this](Outcome<std::shared_ptr<const Prepared>> outcome) {
         if (std::holds_alternative<Cancelled>(outcome)) return;  // a newer one is on its way
         m_preparing = false;
         if (const auto* failed = std::get_if<Error>(&outcome)) {
-          auto out = std::make_shared<Prepared>();
-          out->error = QString::fromStdString(failed->what());
-          m_prepared = out;
+          auto prepared = std::make_shared<Prepared>();
+          prepared->error = QString::fromStdString(failed->what());
+          m_prepared = prepared;
         } else {
           m_prepared = std::get<std::shared_ptr<const Prepared>>(outcome);
         }
         QString head;
-        const std::string& content = m_prepared->content;
+        const std::vector<ExportFile>& files = m_prepared->output.files;
+        const std::string& content = files.empty() ? std::string() : files.front().content;
         std::size_t at = 0;
         for (int i = 0; i < kPreviewLines && at < content.size(); ++i) {
           const std::size_t end = std::min(content.find('\n', at), content.size());
@@ -238,10 +308,15 @@ void ExportDialog::refreshPreview() {
         }
         const auto lines = std::count(content.begin(), content.end(), '\n');
         m_preview->setPlainText(head);
-        m_size->setText(
+        QString size =
             content.empty()
                 ? QString()
-                : tr("%1 lines, %2 bytes").arg(formatCount(lines), formatCount(static_cast<qint64>(content.size()))));
+                : tr("%1 lines, %2 bytes").arg(formatCount(lines), formatCount(static_cast<qint64>(content.size())));
+        for (std::size_t i = 1; i < files.size(); ++i) {
+          size += (i == 1 ? tr(" \u00b7 beside it ") : QStringLiteral(", ")) +
+                  QString::fromStdString(files[i].path.filename().string());
+        }
+        m_size->setText(size);
         refreshChecks();
         refreshButton();
       });
@@ -250,7 +325,7 @@ void ExportDialog::refreshPreview() {
 
 void ExportDialog::refreshChecks() {
   const Profile& profile = m_session.profile().current();
-  const bool csv = format() == Format::SvooCsv;
+  const bool whole = target().wantsWholeGrid();
   m_checks->clear();
   const auto add = [this](const char* icon, const QString& text) {
     m_checks->addItem(new QListWidgetItem(themedIcon(QLatin1String(icon)), text));
@@ -263,8 +338,9 @@ void ExportDialog::refreshChecks() {
                   .arg(profile.heads())
                   .arg(budget::percentDigits(all.mean), budget::percentDigits(1 - all.mean)));
   const Index holes = profile.holeCount();
-  if (!csv && holes > 0) add("info", tr("%1 holes are written as null").arg(formatCount(holes)));
-  if (csv && holes > 0 && m_fill->currentIndex() != 0) {
+  if (!whole && holes > 0 && m_prepared && m_prepared->output.holes > 0)
+    add("info", tr("%1 holes are written as null").arg(formatCount(holes)));
+  if (whole && holes > 0 && m_fill->currentIndex() != 0) {
     add("warning", tr("%1 holes are filled in the file only; the open profile keeps them").arg(formatCount(holes)));
   }
   if (const auto& trace = m_session.trace()) {
@@ -281,33 +357,33 @@ void ExportDialog::refreshChecks() {
     compare(profile.layers(), info.model.numLayers, tr("layers"));
     compare(profile.heads(), info.model.numHeads, tr("heads"));
   }
-  if (csv) {
-    int locks = 0, notes = 0;
-    for (int l = 0; l < profile.layers(); ++l) {
-      locks += profile.layerLocked(l) ? 1 : 0;
-      notes += profile.layerNote(l).empty() ? 0 : 1;
-    }
-    if (locks + notes > 0)
-      add("warning", tr("locks (%1) and notes (%2) are not part of a CSV; JSON keeps them").arg(locks).arg(notes));
-    if (profile.role != BudgetRole::KeptFloor) {
-      add("info", tr("SVOO takes these numbers as the least kept share of key clusters, on top of its top-p rule"));
-    }
-    if (profile.lineEnding != "\r\n") add("info", tr("line ends as in the file it came from, not SVOO's CRLF"));
+  if (m_prepared) {
+    for (const std::string& warning : m_prepared->output.warnings) add("warning", QString::fromStdString(warning));
+    for (const std::string& note : m_prepared->output.notes) add("info", QString::fromStdString(note));
   }
-}
-
-/// What loads the file, once it can be written: without the first flag SVOO reads no file at all.
-QString ExportDialog::loadLine() const {
-  const QString file = QDir::toNativeSeparators(path());
-  if (format() != Format::SvooCsv) return tr("Load it with  sparsight %1").arg(file);
-  return tr("SVOO loads it with  --use_dynamic_min_kc_ratio --sparsity_csv_path %1 --num_inference_steps %2")
-      .arg(file)
-      .arg(m_session.profile().current().steps());
+  if (target().id() == "json") return;
+  int locks = 0, notes = 0;
+  for (int l = 0; l < profile.layers(); ++l) {
+    locks += profile.layerLocked(l) ? 1 : 0;
+    notes += profile.layerNote(l).empty() ? 0 : 1;
+  }
+  if (locks + notes > 0) {
+    add("warning", tr("locks (%1) and notes (%2) are not part of it; JSON keeps them").arg(locks).arg(notes));
+  }
 }
 
 void ExportDialog::refreshButton() {
   const QFileInfo target(path());
-  const bool exists = target.isFile();
+  bool exists = target.isFile();
+  if (m_prepared) {
+    for (const ExportFile& file : m_prepared->output.files) {
+      const QString each = QString::fromStdString(file.path.string());
+      if (!exists && QFileInfo::exists(each))
+        m_replace->setText(tr("%1 exists. Replace it").arg(QFileInfo(each).fileName()));
+      exists = exists || QFileInfo::exists(each);
+    }
+  }
+  if (target.isFile()) m_replace->setText(tr("This file exists. Replace it"));
   m_replace->setVisible(exists);
   const bool ready = m_prepared && m_prepared->error.isEmpty();
   QString why;
@@ -326,11 +402,17 @@ void ExportDialog::refreshButton() {
   m_state->setText(why);
   m_export->setText(exists ? tr("Replace") : tr("Export"));
   m_export->setEnabled(ready && why.isEmpty());
-  if (m_load != nullptr) m_load->setText(ready && !path().isEmpty() ? loadLine() : QString());
+  QString load;
+  if (ready && !path().isEmpty()) {
+    for (const std::string& line : m_prepared->output.load) {
+      load += (load.isEmpty() ? tr("Load it with\u2002") : tr("\nor\u2002")) + QString::fromStdString(line);
+    }
+  }
+  m_load->setText(load);
 }
 
 void ExportDialog::browse() {
-  const QString filter = format() == Format::SvooCsv ? tr("SVOO CSV (*.csv)") : tr("Sparsight profile (*.json)");
+  const QString filter = QStringLiteral("%1 (*.%2)").arg(text(target().title()), suffix());
   // Our own checkbox asks about replacing, once.
   askWhereToSave(this, tr("Export profile"), path(), filter, false, [this](const QString& chosen) {
     m_path->setText(QFileInfo(chosen).suffix().isEmpty() ? chosen + QLatin1Char('.') + suffix() : chosen);
@@ -342,7 +424,7 @@ void ExportDialog::write() {
   if (!m_export->isEnabled() || !m_prepared) return;
   const QString target = QFileInfo(path()).absoluteFilePath();
   QSettings settings;
-  settings.setValue(QLatin1String(kFormatKey), m_format->currentIndex());
+  settings.setValue(QLatin1String(kFormatKey), m_format->currentData());
   settings.setValue(QLatin1String(kFillKey), m_fill->currentIndex());
   settings.setValue(QLatin1String(kDirKey), QFileInfo(target).absolutePath());
   m_writing = true;
@@ -352,8 +434,8 @@ void ExportDialog::write() {
   spec.lane = Lane::Io;
   m_writeJob = m_session.jobs().submit<bool>(
       spec,
-      [prepared = m_prepared, target](JobContext&) {
-        writeFileAtomically(std::filesystem::path(target.toStdString()), prepared->content);
+      [prepared = m_prepared](JobContext&) {
+        writeExport(prepared->output);
         return true;
       },
       [this, target](Outcome<bool> outcome) {

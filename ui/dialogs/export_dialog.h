@@ -5,33 +5,39 @@
 #include <memory>
 #include <string>
 
+#include "sparsight/core/exporter.h"
 #include "sparsight/core/job.h"
-#include "sparsight/core/profile.h"
 
 class QCheckBox;
 class QComboBox;
 class QDoubleSpinBox;
+class QFormLayout;
 class QLabel;
 class QLineEdit;
 class QListWidget;
 class QPlainTextEdit;
 class QPushButton;
+class QScrollArea;
+class QToolButton;
 
 namespace sparsight {
 
+class MethodForm;
+class NoteLabel;
 class Session;
 
-/// Exports the open profile as SVOO CSV or JSON: preview of the first lines, checks, what to do with holes, path. What
-/// is previewed is what is written; formatting and writing run on the Io lane. Remembers the last choice.
+/// Exports the open profile to any target that core has: model and parameters of the target, preview of the first
+/// lines, checks, what to do with holes, path. What is previewed is what is written; formatting and writing run on the
+/// Io lane. Remembers the last choice.
 class ExportDialog : public QDialog {
   Q_OBJECT
  public:
-  enum class Format { SvooCsv, Json };
   ExportDialog(Session& session, QWidget* parent);
   ~ExportDialog() override;
 
-  void setFormat(Format format);
-  [[nodiscard]] Format format() const;
+  /// By the exporter's id.
+  void setTarget(const QString& id);
+  [[nodiscard]] const Exporter& target() const;
   void setPath(const QString& path);
   [[nodiscard]] QString path() const;
   void setFill(FillPolicy policy, double value = 0);
@@ -43,20 +49,27 @@ class ExportDialog : public QDialog {
 
  private:
   struct Prepared {
-    std::string content;
+    ExportOutput output;
     QString error;
   };
+  void showTarget();
   void refreshPreview();
   void refreshChecks();
   void refreshButton();
-  [[nodiscard]] QString loadLine() const;
   void write();
   void browse();
   [[nodiscard]] QString suffix() const;
+  [[nodiscard]] std::string model() const;
 
   Session& m_session;
-  QComboBox *m_format = nullptr, *m_fill = nullptr;
+  QComboBox *m_format = nullptr, *m_model = nullptr, *m_fill = nullptr;
+  MethodForm* m_params = nullptr;
+  QToolButton* m_more = nullptr;
+  QScrollArea* m_paramsArea = nullptr;
   QDoubleSpinBox* m_fillValue = nullptr;
+  NoteLabel* m_summary = nullptr;
+  QFormLayout* m_form = nullptr;
+  const Exporter* m_shownTarget = nullptr;
   QLabel *m_holes = nullptr, *m_size = nullptr, *m_load = nullptr, *m_state = nullptr;
   QPlainTextEdit* m_preview = nullptr;
   QListWidget* m_checks = nullptr;

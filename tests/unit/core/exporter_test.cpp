@@ -115,7 +115,9 @@ TEST(Exporter, SvgScriptsGetOnlyTheFlagsTheyKnow) {
       for (const std::string& flag : flagsOf(script)) EXPECT_TRUE(known.at(entry).count(flag)) << entry << " " << flag;
       const bool sap = role != BudgetRole::KeptTarget;
       EXPECT_THAT(script, HasSubstr(sap ? "--pattern SAP" : "--pattern SVG"));
-      if (sap) EXPECT_THAT(script, testing::ContainsRegex("--kmeans_iter_init [1-9]"));
+      if (sap) {
+        EXPECT_THAT(script, testing::ContainsRegex("--kmeans_iter_init [1-9]"));
+      }
       ++scripts;
     }
   }

@@ -61,13 +61,15 @@ class Exporter {
   [[nodiscard]] virtual std::map<std::string, std::string, std::less<>> defaultsFor(std::string_view) const {
     return {};
   }
+  /// Place in lists for people; the most asked for come first.
+  [[nodiscard]] virtual int order() const noexcept { return 50; }
   /// False: cells without a value have a place in the format.
   [[nodiscard]] virtual bool wantsWholeGrid() const noexcept { return true; }
   /// Throws Error{InvalidArgument} that says what does not fit and how to mend it.
   [[nodiscard]] virtual ExportOutput prepare(const ExportInput& input) const = 0;
 };
 
-/// All exporters, generated from the files in core/exporters; sorted by id.
+/// All exporters, generated from the files in core/exporters; sorted by file name.
 [[nodiscard]] std::span<const Exporter* const> allExporters();
 /// Throws Error{InvalidArgument} listing the known ids.
 [[nodiscard]] const Exporter& exporterById(std::string_view id);
