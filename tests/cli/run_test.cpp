@@ -119,7 +119,8 @@ TEST_F(Run, WarmupOn) {
   const std::string trace = test::writeSmallTrace(folder.path() / "trace.h5");
   const Program program = runProgram({"run", trace, "--method", "svg", "--warmup", "on", "--json", "--quiet"});
   ASSERT_EQ(program.exitCode, 0) << program.err;
-  for (const auto& row : nlohmann::json::parse(program.out).at("rows")) EXPECT_EQ(row.at("kept_fraction"), 1.0);
+  const auto document = nlohmann::json::parse(program.out);
+  for (const auto& row : document.at("rows")) EXPECT_EQ(row.at("kept_fraction"), 1.0);
 }
 
 TEST_F(Run, UsageErrorsExit2WithOneLine) {
