@@ -37,18 +37,19 @@ namespace {
 constexpr int kOk = 0, kUsage = 2, kInput = 3, kDevice = 4, kInternal = 5;
 
 constexpr const char* kHelp =
-    R"(Usage: sparsight render FILE --view map|grid|profile|classes|curves|frames|permutation|stepper|compare|window --out F.png|F.svg|F.pdf [options]
+    R"(Usage: sparsight render FILE --view NAME --out F.png|F.svg|F.pdf [options]
 
 A picture of a view or of the whole window, without a display. FILE is a trace (.h5), a profile (.csv, .json) or the
-word "demo". Ids of the workbench's views (map, frames, permutation, stepper, compare, heads, heatmap, method, budget, jobs, trace) are accepted too. The picture
-is taken when no job is left and everything is painted exactly; your own settings and layouts neither show nor change.
+word "demo". The picture is taken when no job is left and everything is painted exactly; your own settings and layouts
+neither show nor change. NAME is one of
+  %NAMES%
 
   --out FILE             what to write; the ending says the format
   --size WxH             in points (default 1200x800; window: 1600x1000)
   --scale X              device pixels per point of a PNG (default 1)
   --theme light|dark     default light
   --step --layer --head --branch    what to show; default: the middle of what was captured
-  --pair Q,K             the token pair to pick (map, frames, permutation, window)
+  --pair Q,K             the token pair to pick
   --method ID            run this method first
   --run head|layer|step|all   on what (default: head for map, frames, permutation, stepper and method, else step)
   --param k=v            a parameter of the method; may be repeated
@@ -68,28 +69,25 @@ is taken when no job is left and everything is painted exactly; your own setting
 The PNG carries view state and command line as text metadata.
 )";
 
-/// Names of the command line contract and where they lead.
+/// Names of the command line contract that are not a view's id, and where they lead.
 struct ViewName {
-  const char *name, *view, *mode;
+  QString view, mode;  ///< view empty: the whole window
 };
-constexpr ViewName kViewNames[] = {{"map", "map", ""},
-                                   {"grid", "heads", ""},
-                                   {"classes", "heads", "class"},
-                                   {"profile", "heatmap", ""},
-                                   {"curves", "budget", ""},
-                                   {"heads", "heads", ""},
-                                   {"heatmap", "heatmap", ""},
-                                   {"budget", "budget", ""},
-                                   {"method", "method", ""},
-                                   {"frames", "frames", ""},
-                                   {"permutation", "permutation", ""},
-                                   {"stepper", "stepper", ""},
-                                   {"compare", "compare", ""},
-                                   {"jobs", "jobs", ""},
-                                   {"trace", "trace", ""},
-                                   {"window", "", ""}};
-constexpr const char* kViewList =
-    "map, grid, profile, classes, curves, frames, permutation, stepper, compare or window";
+std::optional<ViewName> viewNamed(const QString& name) {
+  if (name == QStringLiteral("window")) return ViewName{};
+  if (name == QStringLiteral("grid")) return ViewName{QStringLiteral("heads"), {}};
+  if (name == QStringLiteral("classes")) return ViewName{QStringLiteral("heads"), QStringLiteral("class")};
+  if (name == QStringLiteral("profile")) return ViewName{QStringLiteral("heatmap"), {}};
+  if (name == QStringLiteral("curves")) return ViewName{QStringLiteral("budget"), {}};
+  if (viewById(name) != nullptr) return ViewName{name, {}};
+  return std::nullopt;
+}
+QString viewNames() {
+  QStringList names{QStringLiteral("window"), QStringLiteral("grid"), QStringLiteral("classes"),
+                    QStringLiteral("profile"), QStringLiteral("curves")};
+  for (const ViewInfo* info : allViews()) names << QLatin1String(info->id);
+  return names.join(QStringLiteral(", "));
+}
 
 int fail(int code, const QString& message) {
   std::fprintf(stderr, "sparsight: %s\n", qPrintable(message));
@@ -137,10 +135,10 @@ struct Options {
   QJsonObject state;  ///< of the view; window: of each view by its id
   int timeoutSeconds = 300, threads = 0;
 
-  [[nodiscard]] bool isWindow() const { return view.view[0] == '\0'; }
+  [[nodiscard]] bool isWindow() const { return view.view.isEmpty(); }
   /// Shows budgets and nothing else, so a trace alone leaves it empty.
   [[nodiscard]] bool needsProfile() const {
-    return qstrcmp(view.view, "heatmap") == 0 || qstrcmp(view.view, "budget") == 0;
+    return view.view == QStringLiteral("heatmap") || view.view == QStringLiteral("budget");
   }
 };
 
@@ -154,7 +152,7 @@ std::optional<int> parse(int argc, char** argv, Options& o) {
   QStringList arguments;
   for (int i = 1; i < argc; ++i) arguments << QString::fromLocal8Bit(argv[i]);
   if (arguments.contains(QStringLiteral("--help")) || arguments.contains(QStringLiteral("-h"))) {
-    std::fputs(kHelp, stdout);
+    std::fputs(qPrintable(QString::fromLatin1(kHelp).replace(QStringLiteral("%NAMES%"), viewNames())), stdout);
     return kOk;
   }
   QCommandLineParser parser;
@@ -173,12 +171,9 @@ std::optional<int> parse(int argc, char** argv, Options& o) {
   const auto value = [&parser](const char* name) { return parser.value(QLatin1String(name)); };
   const auto isSet = [&parser](const char* name) { return parser.isSet(QLatin1String(name)); };
   const QString viewName = value("view");
-  if (viewName.isEmpty()) return fail(kUsage, QStringLiteral("--view is missing: %1").arg(QLatin1String(kViewList)));
-  const auto known = std::find_if(std::begin(kViewNames), std::end(kViewNames),
-                                  [&](const ViewName& v) { return viewName == QLatin1String(v.name); });
-  if (known == std::end(kViewNames) ||
-      (known->view[0] != '\0' && viewById(QString::fromLatin1(known->view)) == nullptr))
-    return fail(kUsage, QStringLiteral("there is no view '%1': %2").arg(viewName, QLatin1String(kViewList)));
+  if (viewName.isEmpty()) return fail(kUsage, QStringLiteral("--view is missing: %1").arg(viewNames()));
+  const std::optional<ViewName> known = viewNamed(viewName);
+  if (!known) return fail(kUsage, QStringLiteral("there is no view '%1': %2").arg(viewName, viewNames()));
   o.view = *known;
   if (o.isWindow()) o.size = QSize(1600, 1000);
   o.out = value("out");
@@ -277,7 +272,7 @@ std::optional<int> parse(int argc, char** argv, Options& o) {
   // A picture has nobody to press the button.
   if (viewName == QStringLiteral("compare") && !o.state.contains(QStringLiteral("follow")))
     o.state[QStringLiteral("follow")] = true;
-  if (o.view.mode[0] != '\0') o.state[QStringLiteral("mode")] = QLatin1String(o.view.mode);
+  if (!o.view.mode.isEmpty()) o.state[QStringLiteral("mode")] = o.view.mode;
   if (!o.metric.isEmpty()) {
     static const QStringList metrics{QStringLiteral("class"), QStringLiteral("kept"), QStringLiteral("mass"),
                                      QStringLiteral("error"), QStringLiteral("density")};
@@ -458,11 +453,7 @@ class Render {
     if (o.pair) m_session->setPair(*o.pair);
   }
 
-  [[nodiscard]] bool showsOneHead() const {
-    return qstrcmp(o.view.view, "map") == 0 || qstrcmp(o.view.view, "frames") == 0 ||
-           qstrcmp(o.view.view, "permutation") == 0 || qstrcmp(o.view.view, "stepper") == 0 ||
-           qstrcmp(o.view.view, "compare") == 0 || qstrcmp(o.view.view, "method") == 0;
-  }
+  [[nodiscard]] bool showsOneHead() const { return !o.isWindow() && viewById(o.view.view)->oneHead; }
 
   void runMethod() {
     if (!m_session->trace()) fail(kUsage, QStringLiteral("--method needs a trace, %1 is a profile").arg(o.file));
@@ -516,7 +507,7 @@ class Render {
       }
       m_picture = m_window.get();
     } else {
-      m_host = std::make_unique<ViewHost>(*m_session, *viewById(QString::fromLatin1(o.view.view)), o.size);
+      m_host = std::make_unique<ViewHost>(*m_session, *viewById(o.view.view), o.size);
       m_host->setTitle(titled().title);
       m_host->show();
       if (!o.state.isEmpty()) m_host->view().restoreState(o.state);
@@ -540,7 +531,7 @@ class Render {
     else
       state = m_host->view().saveState();
     QJsonObject all{{QStringLiteral("file"), QFileInfo(o.file).absoluteFilePath()},
-                    {QStringLiteral("view"), m_window ? QStringLiteral("window") : QLatin1String(o.view.view)},
+                    {QStringLiteral("view"), m_window ? QStringLiteral("window") : o.view.view},
                     {QStringLiteral("step"), at.step},
                     {QStringLiteral("layer"), at.layer},
                     {QStringLiteral("head"), at.head},

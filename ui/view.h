@@ -58,13 +58,14 @@ enum class DockArea : std::uint8_t { Centre, Left, Right, Bottom };
 
 /// One per file in ui/views, which ends with `const ViewInfo& <file>_info()`; CMake collects them.
 struct ViewInfo {
-  const char* id;     ///< stable: "map", "heads", "heatmap", "method", "budget", "jobs"
+  const char* id;     ///< stable: "map", "heads", "heatmap", ...
   const char* title;  ///< translatable source text
   DockArea area;
   int order;             ///< within its area
   const char* icon;      ///< resource name in resources/icons, without path and ".svg"
   const char* helpPage;  ///< in resources/docs, e.g. "views.md#attention-map"
   View* (*create)(Session& session, QWidget* parent);
+  bool oneHead = false;  ///< shows the selected head and no other: `sparsight render --method` then runs on it alone
 };
 [[nodiscard]] std::span<const ViewInfo* const> allViews();
 [[nodiscard]] const ViewInfo* viewById(QStringView id);

@@ -698,7 +698,8 @@ const ViewInfo& compare_info() {
       4,
       "compare",
       "views.md#compare",
-      [](Session& session, QWidget* parent) -> View* { return new CompareView(session, parent); }};
+      [](Session& session, QWidget* parent) -> View* { return new CompareView(session, parent); },
+      true};
   return info;
 }
 

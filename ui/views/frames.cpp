@@ -389,14 +389,14 @@ class FramesView : public View {
 }  // namespace
 
 const ViewInfo& frames_info() {
-  static const ViewInfo info{
-      "frames",
-      QT_TRANSLATE_NOOP("View", "On the frames"),
-      DockArea::Centre,
-      2,
-      "frames",
-      "views.md#on-the-frames",
-      [](Session& session, QWidget* parent) -> View* { return new FramesView(session, parent); }};
+  static const ViewInfo info{"frames",
+                             QT_TRANSLATE_NOOP("View", "On the frames"),
+                             DockArea::Centre,
+                             2,
+                             "frames",
+                             "views.md#on-the-frames",
+                             [](Session& session, QWidget* parent) -> View* { return new FramesView(session, parent); },
+                             true};
   return info;
 }
 

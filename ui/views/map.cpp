@@ -690,7 +690,8 @@ const ViewInfo& map_info() {
                              0,
                              "map",
                              "views.md#attention-map",
-                             [](Session& session, QWidget* parent) -> View* { return new MapView(session, parent); }};
+                             [](Session& session, QWidget* parent) -> View* { return new MapView(session, parent); },
+                             true};
   return info;
 }
 

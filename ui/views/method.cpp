@@ -525,14 +525,14 @@ class MethodView : public View {
 }  // namespace
 
 const ViewInfo& method_info() {
-  static const ViewInfo info{
-      "method",
-      QT_TRANSLATE_NOOP("View", "Method"),
-      DockArea::Right,
-      0,
-      "method",
-      "views.md#method",
-      [](Session& session, QWidget* parent) -> View* { return new MethodView(session, parent); }};
+  static const ViewInfo info{"method",
+                             QT_TRANSLATE_NOOP("View", "Method"),
+                             DockArea::Right,
+                             0,
+                             "method",
+                             "views.md#method",
+                             [](Session& session, QWidget* parent) -> View* { return new MethodView(session, parent); },
+                             true};
   return info;
 }
 

@@ -462,7 +462,8 @@ const ViewInfo& permutation_info() {
       3,
       "permutation",
       "views.md#permutation",
-      [](Session& session, QWidget* parent) -> View* { return new PermutationView(session, parent); }};
+      [](Session& session, QWidget* parent) -> View* { return new PermutationView(session, parent); },
+      true};
   return info;
 }
 

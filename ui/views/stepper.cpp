@@ -958,7 +958,8 @@ const ViewInfo& stepper_info() {
       5,
       "stepper",
       "views.md#step-by-step",
-      [](Session& session, QWidget* parent) -> View* { return new StepperView(session, parent); }};
+      [](Session& session, QWidget* parent) -> View* { return new StepperView(session, parent); },
+      true};
   return info;
 }
 
