@@ -13,10 +13,12 @@
 #include <QPushButton>
 #include <QRadioButton>
 #include <QSignalSpy>
+#include <QToolButton>
 
 #include "tests/gui/budget_support.h"
 #include "ui/budget_edit.h"
 #include "ui/dialogs/import_dialog.h"
+#include "ui/method_form.h"
 #include "ui/profile_actions.h"
 #include "ui/session.h"
 
@@ -125,6 +127,48 @@ class TestExportDialog : public QObject {
     QTRY_COMPARE(done.count(), 1);
     QVERIFY(bytesOf(file("holes.csv")).contains("2,2,0,0.5\r\n"));
     QVERIFY(!m_session->profile().current().at({1, 2, 0}).has_value());  // the open profile keeps its holes
+  }
+
+  void aRuntimesFilesLieTogether() {
+    m_session->profile().open(makeProfile(50, 30, 12), {});
+    ExportDialog dialog(*m_session, &m_window);
+    dialog.show();
+    dialog.setTarget(QStringLiteral("sparsevideo"));
+    dialog.setPath(file("video.json"));
+    auto* model = child<QComboBox>(dialog, "export.model");
+    QVERIFY(model->isVisible());
+    const int wan = model->findData(QStringLiteral("wan21-t2v-1.3b"));
+    QVERIFY(wan > 0);
+    QCOMPARE(model->findData(QStringLiteral("wan21-t2v-14b")), -1);  // another grid
+    model->setCurrentIndex(wan);
+    QTRY_VERIFY(dialog.isSettled());
+    sparsight::test::shot(dialog, "export_sparsevideo");
+    auto* more = child<QToolButton>(dialog, "export.more");
+    QTest::mouseClick(more, Qt::LeftButton);
+    auto* params = child<MethodForm>(dialog, "export.params");
+    QTRY_VERIFY(params->isVisible());
+    params->setAssignments({QStringLiteral("method=svg2")});
+    QTRY_VERIFY(dialog.isSettled());
+    sparsight::test::shot(dialog, "export_params");
+    QVERIFY(child<QPlainTextEdit>(dialog, "export.preview")->toPlainText().contains(QStringLiteral("num_inference")));
+    // Somebody's file of a companion's name is not replaced unasked.
+    writeBytes(file("video.profile.json"), "mine");
+    dialog.setPath(file("video2.json"));
+    dialog.setPath(file("video.json"));
+    QTRY_VERIFY(dialog.isSettled());
+    auto* go = child<QPushButton>(dialog, "export.go");
+    QVERIFY(!go->isEnabled());
+    auto* replace = child<QCheckBox>(dialog, "export.replace");
+    QVERIFY(replace->text().contains(QStringLiteral("video.profile.json")));
+    QFile::remove(file("video.profile.json"));
+    dialog.setPath(file("video2.json"));
+    QTRY_VERIFY(dialog.isSettled() && go->isEnabled());
+    QSignalSpy done(&dialog, &ExportDialog::exported);
+    QTest::mouseClick(go, Qt::LeftButton);
+    QTRY_COMPARE(done.count(), 1);
+    QVERIFY(bytesOf(file("video2.json")).contains("\"min_kc_ratio\""));
+    QVERIFY(QFile::exists(file("video2.profile.json")));
+    QVERIFY(bytesOf(file("sparsight_sparsevideo.py")).contains("def apply_budget("));
   }
 
   void jsonKeepsHolesLocksAndNotes() {

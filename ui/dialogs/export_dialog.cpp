@@ -64,6 +64,8 @@ ExportDialog::ExportDialog(Session& session, QWidget* parent) : QDialog(parent),
   for (const Exporter* exporter : exporters) m_format->addItem(text(exporter->title()), text(exporter->id()));
   form->addRow(tr("Target"), m_format);
   m_summary = new NoteLabel(this);
+  m_summary->setSizePolicy(QSizePolicy::Expanding, QSizePolicy::Preferred);
+  m_summary->setMinimumWidth(400);  // wraps at the dialog's width, not at a label's own idea of one
   form->addRow(QString(), m_summary);
   m_model = new QComboBox(this);
   m_model->setObjectName(QStringLiteral("export.model"));

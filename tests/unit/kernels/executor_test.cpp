@@ -97,7 +97,7 @@ TEST(Executor, DefaultIsAllCores) {
   EXPECT_GE(Executor(-3).threads(), 1);
 }
 
-TEST(LoopProgress, CountsEveryItemOnceAndNeverFalls) {
+TEST(Executor, LoopProgressCountsEveryItemOnceAndNeverFalls) {
   const Executor executor(8);
   std::vector<double> seen;  // unguarded: one call at a time is part of the promise
   Control control;
