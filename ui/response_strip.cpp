@@ -330,8 +330,10 @@ bool ResponseStrip::plot(SmallCurve& curve) const {
   if (const std::optional<double> value = profile.at({at.step, at.layer, at.head})) {
     const CurvePoint point = own->at(*value);
     marks.push_back({*value, budget::percentDigits(*value) + QStringLiteral(" %"), false});
-    title += tr(": kept %1 % gives mass %2").arg(budget::percentDigits(*value), digits(point.mass));
-    if (point.error) title += tr(" | err %1").arg(digits(*point.error));
+    // Beside the names: a title of one line would not hold them in a narrow column.
+    title += tr(" at kept %1 %").arg(budget::percentDigits(*value));
+    lines[0].name = tr("mass %1").arg(digits(point.mass));
+    if (point.error && lines.size() > 1) lines[1].name = tr("error %1").arg(digits(*point.error));
   }
   curve.setPlot(title, {0, 1, QStringLiteral("0"), QStringLiteral("100 %"), tr("kept")},
                 {0, top, QStringLiteral("0"), formatNumber(top), {}}, lines, marks);

@@ -100,16 +100,6 @@ void SmallCurve::paintEvent(QPaintEvent*) {
     const QPointF to = mark.level ? toPixel({m_x.max, mark.at}) : toPixel({mark.at, m_y.max});
     painter.setPen(QPen(theme.secondary, 1, Qt::DashLine));
     painter.drawLine(from, to);
-    const int wide = metrics.horizontalAdvance(mark.label);
-    const bool flip = !mark.level && to.x() + wide + Theme::kUnit > width();
-    // Half way up, where few curves are.
-    const QRectF plate = mark.level
-                             ? QRectF(area.right() - wide, from.y() - metrics.height() - 1, wide, metrics.height())
-                             : QRectF(flip ? to.x() - wide - Theme::kUnit : to.x() + Theme::kUnit,
-                                      area.center().y() - metrics.height() / 2.0, wide, metrics.height());
-    painter.fillRect(plate, theme.window);
-    painter.setPen(theme.text);
-    painter.drawText(plate, Qt::AlignCenter, mark.label);
   }
   for (const Line& line : m_lines) {
     QPainterPath path;
@@ -138,6 +128,19 @@ void SmallCurve::paintEvent(QPaintEvent*) {
       const double r = i + 1 == line.points.size() ? 4 : line.points.size() > 24 ? 0 : 2;
       painter.drawEllipse(toPixel(line.points[i]), r, r);
     }
+  }
+  // On top of the curves, with ground of their own.
+  for (const Mark& mark : m_marks) {
+    const QPointF to = mark.level ? toPixel({m_x.max, mark.at}) : toPixel({mark.at, m_y.max});
+    const int wide = metrics.horizontalAdvance(mark.label);
+    const bool flip = !mark.level && to.x() + wide + Theme::kUnit > width();
+    // Half way up, where few curves are.
+    const QRectF plate = mark.level ? QRectF(area.right() - wide, to.y() - metrics.height() - 1, wide, metrics.height())
+                                    : QRectF(flip ? to.x() - wide - Theme::kUnit : to.x() + Theme::kUnit,
+                                             area.center().y() - metrics.height() / 2.0, wide, metrics.height());
+    painter.fillRect(plate, theme.window);
+    painter.setPen(theme.text);
+    painter.drawText(plate, Qt::AlignCenter, mark.label);
   }
 }
 
