@@ -7,6 +7,7 @@
 
 #include "sparsight/core/plan.h"
 #include "tests/gui/gui_fixture.h"
+#include "ui/canvas/color_bar.h"
 #include "ui/canvas/tile_canvas.h"
 #include "ui/cluster_sizes.h"
 #include "ui/frames_canvas.h"
@@ -50,6 +51,10 @@ class TstPermutation : public QObject {
     session.setOverlayMethod(QStringLiteral("svg2"));
     session.runMethod(request, QStringLiteral("test"));
     QVERIFY(eventually([&] { return sizes->isVisible() && computed->map() != nullptr; }));
+    // Scales that can be read against each other.
+    auto* model = host.findChild<TileCanvas*>(QStringLiteral("modelOrder"));
+    QVERIFY(eventually([&] { return host.view().isSettled(); }));
+    QVERIFY(model->colorBar().domain() == computed->colorBar().domain());
     const HeadResult result = session.selectedResult();
     QVERIFY(result != nullptr);
     const Plan& plan = result->plan;

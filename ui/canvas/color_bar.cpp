@@ -76,9 +76,30 @@ double ColorBar::valueAtY(double y) const noexcept {
   return m_domain.valueAt(std::clamp((bar.bottom() + 1 - y) / bar.height(), 0.0, 1.0));
 }
 
-void ColorBar::updateDomain() {
+void ColorBar::setTwin(ColorBar* other) {
+  m_twin = other;
+  updateDomain();
+}
+
+void ColorBar::updateDomain(bool tellTwin) {
   // A scale that moves under the hand would run away.
-  if (!m_lut || (m_dragging != Handle::None && m_domain.scale == m_lut->settings().range.scale)) return;
+  const auto held = [this](const ColorBar& bar) {
+    return bar.m_dragging != Handle::None && m_domain.scale == m_lut->settings().range.scale;
+  };
+  if (!m_lut || held(*this) || (m_twin && held(*m_twin))) return;
+  ValueRange domain = ownDomain();
+  if (m_twin && m_twin->m_lut && m_twin->m_lut->settings().range.scale == domain.scale) {
+    const ValueRange other = m_twin->ownDomain();
+    domain.minimum = std::min(domain.minimum, other.minimum);
+    domain.maximum = std::max(domain.maximum, other.maximum);
+  }
+  m_domain = domain;
+  rebinHistogram();
+  update();
+  if (tellTwin && m_twin) m_twin->updateDomain(false);
+}
+
+ValueRange ColorBar::ownDomain() const {
   const ValueRange range = m_lut->settings().range;
   ValueRange domain = range;
   if (range.scale == ValueScale::Log) {
@@ -112,8 +133,7 @@ void ColorBar::updateDomain() {
     }
     domain.maximum = highest;
   }
-  m_domain = domain;
-  rebinHistogram();
+  return domain;
 }
 
 void ColorBar::rebinHistogram() {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <QPointer>
 #include <QWidget>
 #include <array>
 #include <memory>
@@ -22,6 +23,8 @@ class ColorBar : public QWidget {
 
   void setLut(std::shared_ptr<const ColorLut> lut);
   void setHistogram(std::shared_ptr<const CodeHistogram> histogram);
+  /// Another bar with the same limits: both then span the same values, so that they can be read against each other.
+  void setTwin(ColorBar* other);
   /// Two lines: quantity and scale, pooling.
   void setTitle(const QString& first, const QString& second);
   void setMarkedValue(std::optional<double> value);
@@ -52,7 +55,8 @@ class ColorBar : public QWidget {
 
  private:
   enum class Handle : std::uint8_t { None, Minimum, Maximum };
-  void updateDomain();
+  void updateDomain(bool tellTwin = true);
+  [[nodiscard]] ValueRange ownDomain() const;
   void rebinHistogram();
   void moveHandle(Handle handle, double value);
   [[nodiscard]] Handle handleAt(const QPointF& position) const;
@@ -62,6 +66,7 @@ class ColorBar : public QWidget {
   std::shared_ptr<const CodeHistogram> m_histogram;
   QString m_title, m_subtitle;
   std::optional<double> m_marked;
+  QPointer<ColorBar> m_twin;
   ValueRange m_domain;
   int m_top = 0, m_bottom = 0;
   Handle m_dragging = Handle::None, m_hover = Handle::None, m_focused = Handle::Maximum;

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "sparsight/core/attention_map.h"
+#include "ui/canvas/color_bar.h"
 #include "ui/canvas/tile_canvas.h"
 #include "ui/cluster_sizes.h"
 #include "ui/frames_canvas.h"
@@ -125,6 +126,8 @@ class PermutationView : public View {
     };
     sameColors(m_model, m_computed);
     sameColors(m_computed, m_model);
+    m_model->colorBar().setTwin(&m_computed->colorBar());
+    m_computed->colorBar().setTwin(&m_model->colorBar());
     connect(m_model, &TileCanvas::levelsChanged, this, [this] {
       if (m_fitPending) m_model->fitRange();
       if (!m_model->isApproximate()) m_fitPending = false;
