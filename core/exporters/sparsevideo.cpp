@@ -136,7 +136,7 @@ class SparseVideoExporter final : public Exporter {
   static double rounded(double value) { return std::stod(fmt::format("{:.6g}", value)); }
 
   static std::string methodFor(BudgetRole role, const ParamSet& params) {
-    const std::string asked = params.text("method");
+    std::string asked = params.text("method");
     if (asked != "auto") return asked;
     return role == BudgetRole::KeptFloor ? "svoo" : role == BudgetRole::KeptTarget ? "svg1" : "svg2";
   }

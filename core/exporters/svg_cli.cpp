@@ -15,38 +15,91 @@ struct Script {
   const char* key;
   const char* title;
   const char* entry;
-  const char* fixed;  ///< arguments that its launch script always gives
-  int steps, layers, heads;
-  const char *sparsity, *times, *layersFp;  ///< launch script's values
-  const char* qCentroids;                   ///< of SAP; empty: the script has no SAP
-  bool zeroStep = false;                    ///< knows --zero_step_kmeans_init
-  bool image = false;
-  bool maxRow = true;  ///< knows --sample_mse_max_row
+  const char* fixed;             ///< arguments that its launch script always gives
+  const char *times, *layersFp;  ///< warm-up of its launch script
+  const char* qCentroids = "";   ///< of SAP; empty: the script has no SAP
   const char* output = "--output_file";
   const char* stepsFlag = "--num_inference_steps";
-  bool logs = true;  ///< knows --logging_file
+  int steps = 50, layers = 0, heads = 0;
+  bool zeroStep = false;  ///< knows --zero_step_kmeans_init
+  bool image = false;
+  bool maxRow = true;  ///< knows --sample_mse_max_row
+  bool logs = true;    ///< knows --logging_file
 };
 
 constexpr Script kScripts[] = {
-    {"wan_t2v_720p", "Wan2.1 14B T2V 720p", "wan_t2v_inference.py",
-     "--model_id Wan-AI/Wan2.1-T2V-14B-Diffusers --height 720 --width 1280", 50, 40, 40, "0.3", "0.2", "0.03", "300"},
-    {"wan_i2v_720p", "Wan2.1 14B I2V 720p", "wan_i2v_inference.py",
-     "--model_id Wan-AI/Wan2.1-I2V-14B-720P-Diffusers --resolution 720p", 40, 40, 40, "0.3", "0.35", "0.03", "300",
-     true, true},
-    {"wan_i2v_480p", "Wan2.1 14B I2V 480p", "wan_i2v_inference.py",
-     "--model_id Wan-AI/Wan2.1-I2V-14B-480P-Diffusers --resolution 480p", 40, 40, 40, "0.3", "0.2", "0.03", "300", true,
-     true},
-    {"hyvideo_t2v_720p", "HunyuanVideo T2V 720p", "hyvideo_t2v_inference.py",
-     "--model_id tencent/HunyuanVideo --height 720 --width 1280 --resolution 720p", 50, 60, 24, "0.25", "0.1", "0.03",
-     "400", true},
-    {"hyvideo_t2v_480p", "HunyuanVideo T2V 480p", "hyvideo_t2v_inference.py",
-     "--model_id tencent/HunyuanVideo --height 480 --width 720 --resolution 480p", 50, 60, 24, "0.2", "0.04", "0.0",
-     "400", true},
-    {"cosmos_t2v", "Cosmos 14B Text2World", "cosmos_t2v_inference.py",
-     "--model_id nvidia/Cosmos-1.0-Diffusion-14B-Text2World --height 704 --width 1280", 35, 0, 0, "0.25", "0.3", "0.03",
-     "400"},
-    {"cogvideox_i2v", "CogVideoX 1.5 I2V", "cog_inference.py", "--version v1.5", 50, 0, 0, "0.25", "0.2", "0.025", "",
-     false, true, false, "--output_path", "--num_step", false},
+    {.key = "wan_t2v_720p",
+     .title = "Wan2.1 14B T2V 720p",
+     .entry = "wan_t2v_inference.py",
+     .fixed = "--model_id Wan-AI/Wan2.1-T2V-14B-Diffusers --height 720 --width 1280",
+     .times = "0.2",
+     .layersFp = "0.03",
+     .qCentroids = "300",
+     .layers = 40,
+     .heads = 40},
+    {.key = "wan_i2v_720p",
+     .title = "Wan2.1 14B I2V 720p",
+     .entry = "wan_i2v_inference.py",
+     .fixed = "--model_id Wan-AI/Wan2.1-I2V-14B-720P-Diffusers --resolution 720p",
+     .times = "0.35",
+     .layersFp = "0.03",
+     .qCentroids = "300",
+     .steps = 40,
+     .layers = 40,
+     .heads = 40,
+     .zeroStep = true,
+     .image = true},
+    {.key = "wan_i2v_480p",
+     .title = "Wan2.1 14B I2V 480p",
+     .entry = "wan_i2v_inference.py",
+     .fixed = "--model_id Wan-AI/Wan2.1-I2V-14B-480P-Diffusers --resolution 480p",
+     .times = "0.2",
+     .layersFp = "0.03",
+     .qCentroids = "300",
+     .steps = 40,
+     .layers = 40,
+     .heads = 40,
+     .zeroStep = true,
+     .image = true},
+    {.key = "hyvideo_t2v_720p",
+     .title = "HunyuanVideo T2V 720p",
+     .entry = "hyvideo_t2v_inference.py",
+     .fixed = "--model_id tencent/HunyuanVideo --height 720 --width 1280 --resolution 720p",
+     .times = "0.1",
+     .layersFp = "0.03",
+     .qCentroids = "400",
+     .layers = 60,
+     .heads = 24,
+     .zeroStep = true},
+    {.key = "hyvideo_t2v_480p",
+     .title = "HunyuanVideo T2V 480p",
+     .entry = "hyvideo_t2v_inference.py",
+     .fixed = "--model_id tencent/HunyuanVideo --height 480 --width 720 --resolution 480p",
+     .times = "0.04",
+     .layersFp = "0.0",
+     .qCentroids = "400",
+     .layers = 60,
+     .heads = 24,
+     .zeroStep = true},
+    {.key = "cosmos_t2v",
+     .title = "Cosmos 14B Text2World",
+     .entry = "cosmos_t2v_inference.py",
+     .fixed = "--model_id nvidia/Cosmos-1.0-Diffusion-14B-Text2World --height 704 --width 1280",
+     .times = "0.3",
+     .layersFp = "0.03",
+     .qCentroids = "400",
+     .steps = 35},
+    {.key = "cogvideox_i2v",
+     .title = "CogVideoX 1.5 I2V",
+     .entry = "cog_inference.py",
+     .fixed = "--version v1.5",
+     .times = "0.2",
+     .layersFp = "0.025",
+     .output = "--output_path",
+     .stepsFlag = "--num_step",
+     .image = true,
+     .maxRow = false,
+     .logs = false},
 };
 
 const Script* scriptByKey(std::string_view key) {

@@ -56,7 +56,7 @@ struct StageSeries {
 };
 
 /// Named quantities side by side.
-struct StageBars {
+struct StageBars {  // NOLINT(*-reserved-identifier,*-identifier-naming): of clang-tidy 14's own making
   struct Bar {
     std::string name;
     double value = 0;
