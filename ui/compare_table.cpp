@@ -54,8 +54,8 @@ const Method* methodOf(const QString& id) {
 
 /// "+1.9" percentage points; of an output error the difference itself.
 QString offBy(Budget budget, double difference) {
-  const QString number = budget == Budget::Error ? formatNumber(std::abs(difference))
-                                                 : QString::number(std::abs(difference) * 100.0, 'f', 1);
+  QString number = budget == Budget::Error ? formatNumber(std::abs(difference))
+                                           : QString::number(std::abs(difference) * 100.0, 'f', 1);
   if (number.toDouble() == 0.0) return number;
   return (difference < 0 ? QStringLiteral("\u2212") : QStringLiteral("+")) + number;
 }

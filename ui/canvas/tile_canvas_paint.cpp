@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Axes, strips, readout and what lies over the map.
+#include <QEvent>
 #include <QPainter>
 #include <QPainterPath>
 #include <algorithm>
@@ -385,7 +386,8 @@ void TileCanvas::paintMinimap(QPainter& painter) {
           ValueCode code = kCodeNaN;
           for (int r = r0; r < r1; ++r) {
             for (int c = c0; c < c1; ++c) {
-              code = std::max(code, tile->codes[static_cast<std::size_t>(r * tile->cellCols + c)]);
+              const auto cell = static_cast<std::size_t>(r) * static_cast<std::size_t>(tile->cellCols);
+              code = std::max(code, tile->codes[cell + static_cast<std::size_t>(c)]);
             }
           }
           if (code != kCodeNaN) line[x] = m_lut->colors()[code];
