@@ -95,9 +95,11 @@ void TileCanvas::paintAxes(QPainter& painter) {
     const auto extent = [&](const QString& text) { return horizontal ? metrics.horizontalAdvance(text) : lineHeight; };
     if (spec.bands.empty()) {
       // No structure: token positions at round numbers.
-      const double step = std::pow(10.0, std::ceil(std::log10(std::max(1.0, (horizontal ? 64.0 : 28.0) / scale))));
-      for (double t = std::ceil(first / step) * step; t < first + count; t += step) {
-        draw((t + 0.5 - first) * scale, formatCount(static_cast<qint64>(t)), theme.secondary);
+      const auto step =
+          std::llround(std::pow(10.0, std::ceil(std::log10(std::max(1.0, (horizontal ? 64.0 : 28.0) / scale)))));
+      const auto from = static_cast<qint64>(std::ceil(first / static_cast<double>(step)));
+      for (qint64 t = from * step; static_cast<double>(t) < first + count; t += step) {
+        draw((static_cast<double>(t) + 0.5 - first) * scale, formatCount(t), theme.secondary);
       }
       return;
     }

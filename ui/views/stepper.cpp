@@ -602,7 +602,7 @@ class StepperView : public View {
   }
   /// Iterations of the same kind go by quickly, a new thought takes time to read.
   void playNext() {
-    const auto next = static_cast<std::size_t>(m_index + 1);
+    const std::size_t next = static_cast<std::size_t>(m_index) + 1;
     const bool same = m_index > 0 && next < m_stages.size() &&
                       m_stages[next]->stage->chapter == current().stage->chapter &&
                       m_stages[next - 2]->stage->chapter == current().stage->chapter;
