@@ -11,6 +11,7 @@
 #include "ui/frames_canvas.h"
 #include "ui/map_header.h"
 #include "ui/open_buttons.h"
+#include "ui/preview_loader.h"
 #include "ui/section_label.h"
 #include "ui/session.h"
 #include "ui/theme.h"
@@ -65,6 +66,7 @@ std::vector<std::uint8_t> keptKeys(const Plan& plan, Index row, const std::vecto
 class FramesView : public View {
  public:
   FramesView(Session& session, QWidget* parent) : View(session, parent), m_canvas(new FramesCanvas(this)) {
+    m_preview = new PreviewLoader(session, *m_canvas, "frames-view/preview");
     m_header = new MapHeader(this);
     m_scale = new CaptionCombo(tr("scale"), m_header);
     m_scale->addItem(tr("log"), QStringLiteral("log"));
@@ -125,13 +127,12 @@ class FramesView : public View {
       m_row.reset();
       m_rowJob.cancel();
       m_loading = false;
-      m_canvas->setPreview({});
       loadPreview();
     }
     if (changes & Change::Theme) recolor();
     if (changes & (ChangeFlags(Change::Trace) | Change::Selection | Change::Pair | Change::Runs)) refresh();
   }
-  [[nodiscard]] bool isSettled() const override { return !m_loading && !m_previewLoading; }
+  [[nodiscard]] bool isSettled() const override { return !m_loading && !m_preview->isLoading(); }
   [[nodiscard]] QString hint() const override {
     return tr("click: query \u00b7 right click: key \u00b7 arrows move the query, Ctrl+arrows by frame");
   }
@@ -156,7 +157,7 @@ class FramesView : public View {
   }
   void showEvent(QShowEvent* event) override {
     View::showEvent(event);
-    if (!m_previewTried) loadPreview();
+    loadPreview();
     refresh();
   }
 
@@ -213,30 +214,9 @@ class FramesView : public View {
   }
 
   void loadPreview() {
-    m_previewTried = true;
-    m_previewJob.cancel();
-    m_previewLoading = false;
     const auto& trace = session().trace();
-    const bool has = trace && trace->info().frames.has_value();
-    m_ground->setVisible(has);
-    if (!has || !isVisible()) {
-      m_previewTried = !has;
-      return;
-    }
-    m_previewLoading = true;
-    JobSpec spec;
-    spec.name = "Preview frames";
-    spec.lane = Lane::Io;
-    spec.supersedeTag = "frames-view/preview";
-    using Pictures = std::vector<QImage>;
-    const QPointer<FramesView> self(this);
-    m_previewJob = session().jobs().submit<Pictures>(
-        spec, [trace](JobContext& context) { return previewImages(*trace, context.stop()); },
-        [self](Outcome<Pictures> outcome) {
-          if (!self || std::holds_alternative<Cancelled>(outcome)) return;
-          self->m_previewLoading = false;
-          if (auto* pictures = std::get_if<Pictures>(&outcome)) self->m_canvas->setPreview(std::move(*pictures));
-        });
+    m_ground->setVisible(trace && trace->info().frames.has_value());
+    m_preview->show(isVisible() ? trace : nullptr);  // hidden: asked again when shown
   }
 
   void refresh() {
@@ -374,6 +354,7 @@ class FramesView : public View {
   }
 
   FramesCanvas* m_canvas;
+  PreviewLoader* m_preview = nullptr;
   MapHeader* m_header = nullptr;
   CaptionCombo *m_scale = nullptr, *m_ground = nullptr, *m_overlay = nullptr;
   NoteLabel *m_readout = nullptr, *m_limits = nullptr;
@@ -382,8 +363,8 @@ class FramesView : public View {
   Index m_asked = -1, m_hovered = -1, m_loadingQuery = -1;
   HeadId m_loadingId;
   HeadResult m_result, m_loadingResult;
-  bool m_loading = false, m_previewLoading = false, m_previewTried = false, m_wantKept = true;
-  JobHandle m_rowJob, m_previewJob;  // last: jobs end before what they use
+  bool m_loading = false, m_wantKept = true;
+  JobHandle m_rowJob;  // last: jobs end before what they use
 };
 
 }  // namespace

@@ -14,6 +14,7 @@
 #include "ui/cluster_sizes.h"
 #include "ui/frames_canvas.h"
 #include "ui/map_header.h"
+#include "ui/preview_loader.h"
 #include "ui/section_label.h"
 #include "ui/session.h"
 #include "ui/theme.h"
@@ -69,6 +70,7 @@ class PermutationView : public View {
     m_header->addControl(m_side);
     m_header->addControl(m_pooling);
 
+    m_preview = new PreviewLoader(session, *m_frames, "permutation-view/preview");
     m_sizes->setObjectName(QStringLiteral("clusterSizes"));
     m_model->setObjectName(QStringLiteral("modelOrder"));
     m_computed->setObjectName(QStringLiteral("computedOrder"));
@@ -171,7 +173,7 @@ class PermutationView : public View {
     if (changes & Change::Pair) showPair();
   }
   [[nodiscard]] bool isSettled() const override {
-    return !m_loading && !m_previewLoading && (!m_shown || (m_model->isSettled() && m_computed->isSettled()));
+    return !m_loading && !m_preview->isLoading() && (!m_shown || (m_model->isSettled() && m_computed->isSettled()));
   }
   [[nodiscard]] QString hint() const override { return tr("point at a cluster: its tokens and what they keep"); }
   [[nodiscard]] QJsonObject saveState() const override {
@@ -295,33 +297,10 @@ class PermutationView : public View {
     m_frames->setLayoutOf(head.layout);
     m_frames->setMassShown(false);
     m_frames->setVisible(head.layout.video() != nullptr);
-    loadPreview();
+    m_preview->show(session().trace());
     m_cluster = -1;
     showClusters();
     showPair();
-  }
-
-  void loadPreview() {
-    const auto& trace = session().trace();
-    if (trace.get() == m_previewOf) return;
-    m_previewOf = trace.get();
-    m_frames->setPreview({});
-    m_previewJob.cancel();
-    m_previewLoading = trace->info().frames.has_value();
-    if (!m_previewLoading) return;
-    JobSpec spec;
-    spec.name = "Preview frames";
-    spec.lane = Lane::Io;
-    spec.supersedeTag = "permutation-view/preview";
-    const QPointer<PermutationView> self(this);
-    m_previewJob = session().jobs().submit<std::vector<QImage>>(
-        spec, [trace](JobContext& context) { return previewImages(*trace, context.stop()); },
-        [self](Outcome<std::vector<QImage>> outcome) {
-          if (!self || std::holds_alternative<Cancelled>(outcome)) return;
-          self->m_previewLoading = false;
-          if (auto* pictures = std::get_if<std::vector<QImage>>(&outcome))
-            self->m_frames->setPreview(std::move(*pictures));
-        });
   }
 
   void showClusters() {
@@ -450,9 +429,9 @@ class PermutationView : public View {
   Index m_cluster = -1, m_wantedCluster = -1;
   HeadId m_loadingId;
   HeadResult m_loadingResult;
-  const Trace* m_previewOf = nullptr;
-  bool m_loading = false, m_previewLoading = false, m_fitPending = true;
-  JobHandle m_job, m_previewJob;  // last: jobs end before what they use
+  PreviewLoader* m_preview = nullptr;
+  bool m_loading = false, m_fitPending = true;
+  JobHandle m_job;  // last: jobs end before what they use
 };
 
 }  // namespace

@@ -28,6 +28,7 @@
 #include "ui/icons.h"
 #include "ui/map_header.h"
 #include "ui/open_buttons.h"
+#include "ui/preview_loader.h"
 #include "ui/section_label.h"
 #include "ui/session.h"
 #include "ui/small_chart.h"
@@ -184,6 +185,7 @@ class StepperView : public View {
     m_map->setObjectName(QStringLiteral("stepperMap"));
     m_blocks->setObjectName(QStringLiteral("stepperBlocks"));
     m_frames->setObjectName(QStringLiteral("stepperFrames"));
+    m_preview = new PreviewLoader(session, *m_frames, "stepper/preview");
     m_curve->setObjectName(QStringLiteral("stepperCurve"));
     m_rowCurve->setObjectName(QStringLiteral("stepperRowCurve"));
     m_sizes->setObjectName(QStringLiteral("stepperSizes"));
@@ -219,14 +221,13 @@ class StepperView : public View {
   void sessionChanged(ChangeFlags changes) override {
     if (changes & Change::Trace) {
       stop();
-      m_previewOf = nullptr;
     }
     if (changes & Change::Runs) followMethod();
     if (changes & (ChangeFlags(Change::Trace) | Change::Selection | Change::Runs)) refresh();
     if ((changes & Change::Theme) && !m_stages.empty()) showTokens();
   }
   [[nodiscard]] bool isSettled() const override {
-    if (m_running || m_previewLoading) return false;
+    if (m_running || m_preview->isLoading()) return false;
     return m_stack->currentIndex() == 0 || m_index < 0 || !current().map || m_map->isSettled();
   }
   [[nodiscard]] QString hint() const override {
@@ -499,7 +500,7 @@ class StepperView : public View {
     m_mail = std::make_shared<Mailbox>();
     m_mailTimer.start();
     updateNavigation();
-    loadPreview();
+    m_preview->show(session().trace());
     const CallInfo* call = trace->info().find(m_request.head.call);
     const bool heavy = call != nullptr && call->nK > kStartsByItself;
     JobSpec spec;
@@ -892,29 +893,6 @@ class StepperView : public View {
     m_readout->setText(what);
   }
 
-  void loadPreview() {
-    const auto& trace = session().trace();
-    if (trace.get() == m_previewOf) return;
-    m_previewOf = trace.get();
-    m_frames->setPreview({});
-    m_previewJob.cancel();
-    m_previewLoading = trace->info().frames.has_value();
-    if (!m_previewLoading) return;
-    JobSpec spec;
-    spec.name = "Preview frames";
-    spec.lane = Lane::Io;
-    spec.supersedeTag = "stepper/preview";
-    const QPointer<StepperView> self(this);
-    m_previewJob = session().jobs().submit<std::vector<QImage>>(
-        spec, [trace](JobContext& context) { return previewImages(*trace, context.stop()); },
-        [self](Outcome<std::vector<QImage>> outcome) {
-          if (!self || std::holds_alternative<Cancelled>(outcome)) return;
-          self->m_previewLoading = false;
-          if (auto* pictures = std::get_if<std::vector<QImage>>(&outcome))
-            self->m_frames->setPreview(std::move(*pictures));
-        });
-  }
-
   MapHeader* m_header = nullptr;
   CaptionCombo *m_method = nullptr, *m_start = nullptr;
   QStackedWidget* m_stack = nullptr;
@@ -943,9 +921,9 @@ class StepperView : public View {
   Index m_cluster = -1, m_row = -1, m_token = -1;
   TokenLayout m_layout;
   CallId m_layoutOf;
-  const Trace* m_previewOf = nullptr;
-  bool m_running = false, m_stopped = false, m_previewLoading = false, m_fitPending = true, m_methodChosen = false;
-  JobHandle m_job, m_previewJob;  // last: jobs end before what they use
+  PreviewLoader* m_preview = nullptr;
+  bool m_running = false, m_stopped = false, m_fitPending = true, m_methodChosen = false;
+  JobHandle m_job;  // last: jobs end before what they use
 };
 
 }  // namespace
