@@ -10,6 +10,7 @@
 
 #include "bench_cases.h"
 #include "cpu/simd.h"
+#include "inputs.h"
 #include "sparsight/kernels/backend.h"
 
 int main(int argc, char** argv) {
@@ -29,6 +30,7 @@ int main(int argc, char** argv) {
   arguments.push_back(nullptr);
 
   try {
+    if (const auto code = sparsight::bench::writeInputs(argc, argv)) return *code;
     sparsight::Executor executor;
     const auto info = sparsight::createBackend("cpu", executor)->info();
     benchmark::AddCustomContext("processor", info.deviceName);
