@@ -90,11 +90,10 @@ class Bench:
         self.program, self.threads = program, threads
         self.context = {}
 
-    def run(self, pattern, min_time, trace=None, repetitions=1):
+    def run(self, pattern, min_time, variables=None, repetitions=1):
         """{case: counters} of all cases whose name matches; a fresh process. Several repetitions: their median."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("OMP_")}
-        if trace:
-            environment["SPARSIGHT_BENCH_TRACE"] = trace
+        environment.update(variables or {})
         command = [self.program, f"--benchmark_filter={pattern}", f"--benchmark_min_time={min_time}",
                    f"--benchmark_repetitions={repetitions}", "--benchmark_format=json"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -128,20 +127,24 @@ class Bench:
 # --- contenders -------------------------------------------------------------------------------------------------------
 
 class Ours:
-    """One case of sparsight-bench; every run is a process of its own."""
+    """One case of sparsight-bench, or a library inside of it; every run is a process of its own."""
 
-    def __init__(self, title, case, min_time=0.001, trace=None):
-        self.title, self.case, self.min_time, self.trace = title, case, min_time, trace
-        self.seconds, self.counters, self.setting = [], {}, ""
+    def __init__(self, title, case, min_time=0.001, trace=None, variables=None):
+        self.title, self.case, self.min_time = title, case, min_time
+        self.variables = {**(variables or {}), **({"SPARSIGHT_BENCH_TRACE": trace} if trace else {})}
+        self.ours = not case.startswith("baseline/")
+        self.seconds, self.counters = [], {}
+        self.setting = " ".join(f"{k}={v}" for k, v in (variables or {}).items())
 
     def prepare(self, bench):
         self.bench = bench
-        return bool(self.measure())
+        self.first = self.measure()
+        return self.first is not None
 
     def measure(self):
-        found = self.bench.run(f"^{re.escape(self.case)}$", self.min_time, self.trace)
+        found = self.bench.run(f"^{re.escape(self.case)}$", self.min_time, self.variables)
         if self.case not in found:
-            say(f"  skipped: this sparsight-bench has no case {self.case}")
+            say(f"  {self.title}: skipped, this sparsight-bench has no case {self.case}")
             return None
         self.counters = found[self.case]
         return self.counters["seconds"]
@@ -197,6 +200,8 @@ class Process:
 class Peer:
     """One peer under every wait policy; those clearly slower than its best are dropped before the rounds begin."""
 
+    ours = False
+
     def __init__(self, title, program, folder, task=None, policies=("default", "passive"), environments=({},)):
         self.title, self.program, self.folder, self.task = title, program, folder, task or {}
         self.settings = [(policy, environment) for policy in policies for environment in environments]
@@ -225,6 +230,7 @@ class Peer:
             if variant["trial"] > SLOWER_IS_DROPPED * best:
                 variant["process"].close()
         self.variants = [v for v in self.variants if v["trial"] <= SLOWER_IS_DROPPED * best]
+        self.first = best
         return True
 
     def run(self):
@@ -292,7 +298,7 @@ def measure_block(bench, title, contenders, reps, flops=0, retries=1):
         rows = []
         for contender in contenders:
             seconds = contender.seconds
-            row = {"name": contender.title, "ours": isinstance(contender, Ours), "setting": contender.setting,
+            row = {"name": contender.title, "ours": contender.ours, "setting": contender.setting,
                    "seconds": seconds, "median": statistics.median(seconds), "min": min(seconds), "max": max(seconds),
                    **contender.row()}
             if flops:
@@ -375,6 +381,8 @@ def compare(bench, arguments):
     found_faiss, found_sklearn = numpy and loads("faiss"), numpy and loads("sklearn")
     found_h5py = numpy and loads("h5py")
     chosen = [part for part in ("map", "attention", "kmeans", "objective", "read") if re.search(arguments.only, part)]
+    # OpenBLAS takes AVX2 kernels on AMD's CPUs with AVX-512 unless told otherwise.
+    wide = {"OPENBLAS_CORETYPE": "SKYLAKEX"} if "avx512f" in machine_facts().get("isa", ()) else None
     blocks, goals = [], []
 
     def goal(text, value, bar, at_least=True):
@@ -393,6 +401,9 @@ def compare(bench, arguments):
                       Ours("ours, fp32 input", f"map_exact/fp32/d128/{n}/threads:{t}")]
         if t > 1:
             contenders.append(Ours("ours, bf16 input, 1 thread", f"map_exact/bf16/d128/{n}/threads:1"))
+        contenders += [Ours("OpenBLAS fp32 + exp, native", f"baseline/openblas/map/fp32/d128/{n}/threads:{t}",
+                            variables=wide),
+                       Ours("oneDNN bf16 + exp, native", f"baseline/onednn/map/bf16/d128/{n}/threads:{t}")]
         names = ["torch naive fp32 (mean only)", "torch naive fp32 (LSE, mean, max)",
                  "torch tuned fp32 (LSE, mean, max)", "torch tuned bf16 (LSE, mean, max)"]
         if torch:
@@ -436,6 +447,7 @@ def compare(bench, arguments):
         if found_faiss:
             # Threads of OpenBLAS below FAISS's own often cost more than they bring: both are tried.
             environments = [{"OPENBLAS_NUM_THREADS": "1"}, {"OPENBLAS_NUM_THREADS": str(t)}]
+            environments += [{"OPENBLAS_NUM_THREADS": "1", **wide}] if wide else []
             found.append(Peer("FAISS k-means", "kmeans.py", folder, task, policies, environments))
         if found_sklearn:
             found.append(Peer("scikit-learn k-means (Lloyd)", "kmeans.py", folder, task, policies))
@@ -446,7 +458,9 @@ def compare(bench, arguments):
             title = f"K-means, 10 rounds, K = {clusters}, N = {n}, d = 128, {t} threads"
             ours = Ours("ours, fp32-grade", f"kmeans_lloyd/k{clusters}/bf16/d128/{n}/seed:0/threads:{t}", 0.2)
             low = Ours("ours, bf16 centroids", f"kmeans_lloyd_bf16/k{clusters}/bf16/d128/{n}/seed:0/threads:{t}", 0.2)
-            blocks.append(measure_block(bench, title, [ours, low, *kmeans_peers(clusters)], reps,
+            native = Ours("FAISS, native", f"baseline/faiss/kmeans/k{clusters}/fp32/d128/{n}/threads:{t}", 0.2,
+                          variables={"OPENBLAS_NUM_THREADS": "1"})
+            blocks.append(measure_block(bench, title, [ours, low, native, *kmeans_peers(clusters)], reps,
                                         flops=20.0 * n * clusters * 128))
             if clusters == 1000:
                 ratio_goal("k-means K = 1000: faster than FAISS", title, "FAISS k-means", ours.title, 2.8)
@@ -484,7 +498,7 @@ def compare(bench, arguments):
     if "read" in chosen:
         title = f"Q, K and V of one head from a trace (contiguous, in the page cache), N = {n}, bf16"
         task = {"min_seconds": 0.2, "warm": False}
-        contenders = [Ours("ours: load and check", f"load_head/bf16/d128/{n}", 0.2, os.path.join(folder, "trace.h5"))]
+        contenders = [Ours("ours: load and check", f"load_head/bf16/d128/{n}", 0.2, trace=os.path.join(folder, "trace.h5"))]
         names = ["plain read, into given memory", "plain read, into new memory", "h5py, into given arrays", "h5py, new arrays"]
         if found_h5py:
             contenders += [Peer(name, "read_head.py", folder, task, ["default"]) for name in names]

@@ -209,11 +209,11 @@ def main(versions, **defaults):
     parser = argparse.ArgumentParser(description="Runs these peers once each, or one of them for compare.py.")
     parser.add_argument("--inputs", required=True, help="folder written by sparsight-bench --write_inputs=FOLDER")
     parser.add_argument("--tokens", type=int, help="only the first tokens")
-    parser.add_argument("--task", type=json.loads, default={}, help="JSON: clusters, seed, heads, min_seconds")
+    parser.add_argument("--task", type=json.loads, default={}, help="JSON: tokens, heads, clusters, seed, min_seconds")
     parser.add_argument("--serve", metavar="PEER", help="answer compare.py")
     arguments = parser.parse_args()
-    head = Head(arguments.inputs, arguments.tokens)
     task = {**defaults, **arguments.task}
+    head = Head(arguments.inputs, arguments.tokens or task.get("tokens"))
     if arguments.serve:
         serve(arguments.serve, head, task, versions)
         return
