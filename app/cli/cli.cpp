@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <charconv>
 #include <csignal>
 #include <cstdio>
 #include <iostream>
@@ -69,8 +70,6 @@ int fail(int code, const std::string& message) {
   fmt::print(stderr, "sparsight-cli: {}\n", oneLine(message));
   return code;
 }
-
-constexpr std::array<const char*, 1> kLaterCommands{"convert"};
 
 }  // namespace
 
@@ -163,6 +162,23 @@ Index SelectorOptions::rowCount() const {
   return value;
 }
 
+std::array<int, 3> parseGrid(const std::string& text) {
+  std::array<int, 3> grid{};
+  const char* at = text.data();
+  const char* const end = text.data() + text.size();
+  bool ok = true;
+  for (std::size_t i = 0; i < grid.size() && ok; ++i) {
+    const auto [next, error] = std::from_chars(at, end, grid[i]);
+    ok = error == std::errc() && (i + 1 < grid.size() ? next != end && (*next == ',' || *next == 'x') : next == end);
+    at = ok && i + 1 < grid.size() ? next + 1 : next;
+  }
+  if (!ok) {
+    throw Error(ErrorCode::InvalidArgument,
+                fmt::format("--grid is '{}', expected T,H,W in tokens, for example 9,16,24", text));
+  }
+  return grid;
+}
+
 void failOnDamagedHeads(std::size_t count, std::size_t total, const std::string& firstReason) {
   if (count == 0) return;
   throw Error(ErrorCode::Format,
@@ -203,15 +219,6 @@ int runCli(int argc, const char* const* argv) {
     commands.push_back(info->create());
     commands.back()->define(*sub);
     subs.push_back(sub);
-  }
-  for (int i = 1; i < argc; ++i) {
-    const std::string_view word = argv[i];
-    if (word.starts_with("-")) continue;
-    if (std::find(kLaterCommands.begin(), kLaterCommands.end(), word) != kLaterCommands.end() &&
-        std::none_of(subs.begin(), subs.end(), [&](const CLI::App* sub) { return sub->get_name() == word; })) {
-      return fail(kUsage, fmt::format("'{}' is not in this version; see sparsight-cli --help", word));
-    }
-    break;
   }
   try {
     try {

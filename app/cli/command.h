@@ -2,6 +2,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -83,6 +84,9 @@ int runCli(int argc, const char* const* argv);
 /// Called after the results of the other heads are out: throws Error{Format} (exit 3, one line) when `count` of `total`
 /// selected heads hold malformed data, so that a script cannot take the rest for the whole.
 void failOnDamagedHeads(std::size_t count, std::size_t total, const std::string& firstReason);
+
+/// "--grid T,H,W" (frames, rows, columns of tokens), also with 'x' between. Throws Error{InvalidArgument}.
+[[nodiscard]] std::array<int, 3> parseGrid(const std::string& text);
 
 /// Prints one JSON document (already formatted) on stdout.
 void printJson(const std::string& text);

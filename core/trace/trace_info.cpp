@@ -7,6 +7,7 @@
 #include <fstream>
 #include <numeric>
 
+#include "sparsight/core/importer.h"
 #include "sparsight/core/trace.h"
 #include "sparsight/kernels/error.h"
 #include "trace/hdf5_file.h"
@@ -110,6 +111,11 @@ std::string sniffFormat(const std::filesystem::path& path) {
       std::string_view body = text;
       if (body.starts_with("\xef\xbb\xbf")) body.remove_prefix(3);
       while (!body.empty() && std::isspace(static_cast<unsigned char>(body.front())) != 0) body.remove_prefix(1);
+      if (const Importer* importer = importerFor(path)) {
+        throw Error(ErrorCode::Format, fmt::format("'{}' is a file of another program ({}); convert it first: "
+                                                   "sparsight-cli convert '{}' OUT",
+                                                   path.string(), importer->title(), path.string()));
+      }
       if (body.starts_with('{')) return "profile-json";
       std::string lower(body.substr(0, 16));
       std::transform(lower.begin(), lower.end(), lower.begin(),
@@ -131,8 +137,10 @@ std::string sniffFormat(const std::filesystem::path& path) {
   const h5::File file = h5::File::openRead(path, kExpected);
   const auto format = file.tryString("format");
   if (!format) {
-    file.failFormat(
-        fmt::format("attribute 'format' is missing, so this HDF5 file is none of ours; expected {}", kExpected));
+    file.failFormat(fmt::format(
+        "attribute 'format' is missing, so this HDF5 file is none of ours; expected {}. If it holds queries and keys, "
+        "'sparsight-cli convert' makes a trace of it",
+        kExpected));
   }
   if (*format == "sparsight-trace") return "trace";
   if (*format == "sparsight-plan") return "plan";

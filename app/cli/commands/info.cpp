@@ -8,6 +8,7 @@
 #include <set>
 
 #include "app/cli/command.h"
+#include "sparsight/core/importer.h"
 #include "sparsight/core/profile.h"
 #include "sparsight/core/run.h"
 #include "sparsight/core/trace.h"
@@ -91,6 +92,12 @@ Json traceJson(const TraceInfo& info) {
   Json document{{"format", "trace"},         {"format_version", {info.versionMajor, info.versionMinor}},
                 {"complete", info.complete}, {"writer", info.writer},
                 {"uuid", info.uuid},         {"created_utc", info.createdUtc}};
+  if (const auto record = importRecord(info)) {
+    document["import"] = {{"source", record->source},
+                          {"formats", record->formats},
+                          {"assumed", record->assumed},
+                          {"warnings", record->warnings}};
+  }
   document["model"] = {{"family", m.family},
                        {"class_name", m.className},
                        {"repo_id", m.repoId},
@@ -172,6 +179,11 @@ void printTrace(const std::string& file, const TraceInfo& info) {
     fmt::print("  frames    {} of {}x{} at {:g} fps\n", info.frames->count, info.frames->width, info.frames->height,
                info.frames->fps);
   if (info.hasSyntheticTruth) fmt::print("  truth     types of the heads are known (synthetic)\n");
+  if (const auto record = importRecord(info)) {
+    fmt::print("  imported  from {} ({})\n", record->source, fmt::join(record->formats, ", "));
+    for (const std::string& line : record->assumed) fmt::print("  assumed   {}\n", line);
+    for (const std::string& line : record->warnings) fmt::print("  imported  {}\n", line);
+  }
   for (const std::string& warning : info.warnings) fmt::print("  warning   {}\n", warning);
 }
 

@@ -1,35 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
-#include <array>
-#include <charconv>
 #include <cstdio>
 #include <filesystem>
 
 #include "app/cli/command.h"
 #include "sparsight/core/synth.h"
-#include "sparsight/kernels/error.h"
 
 namespace sparsight {
 namespace cli {
 namespace {
-
-std::array<int, 3> parseGrid(const std::string& text) {
-  std::array<int, 3> grid{};
-  const char* at = text.data();
-  const char* const end = text.data() + text.size();
-  bool ok = true;
-  for (std::size_t i = 0; i < grid.size() && ok; ++i) {
-    const auto [next, error] = std::from_chars(at, end, grid[i]);
-    ok = error == std::errc() && (i + 1 < grid.size() ? next != end && (*next == ',' || *next == 'x') : next == end);
-    at = ok && i + 1 < grid.size() ? next + 1 : next;
-  }
-  if (!ok) {
-    throw Error(ErrorCode::InvalidArgument,
-                fmt::format("--grid is '{}', expected T,H,W in tokens, for example 9,16,24", text));
-  }
-  return grid;
-}
 
 class SynthCommand final : public Command {
  public:
