@@ -37,6 +37,7 @@
 #include "ui/dialogs/goto_dialog.h"
 #include "ui/dialogs/settings_dialog.h"
 #include "ui/dialogs/synth_dialog.h"
+#include "ui/dialogs/trace_import_dialog.h"
 #include "ui/dock_title.h"
 #include "ui/help_panel.h"
 #include "ui/help_shortcuts.h"
@@ -112,6 +113,7 @@ MainWindow::MainWindow(Session& session, const Settings& settings, QWidget* pare
   setLayoutPreset(m_preset);
 
   connect(&m_session, &Session::changed, this, &MainWindow::sessionChanged);
+  connect(&m_session, &Session::importWanted, this, &MainWindow::importTensors);
   connect(&m_session, &Session::errorOccurred, this, [this](const QString& title, const QString& message) {
     m_banners->post(BannerStack::Kind::Error, title, message);
   });
@@ -278,6 +280,12 @@ void MainWindow::buildActions() {
   m_recentMenu = file->addMenu(tr("Open &recent"));
   connect(add(file, QStringLiteral("file.demo"), fileGroup, tr("Open the &demo"), {}, QStringLiteral("demo")),
           &QAction::triggered, this, &MainWindow::openDemo);
+  connect(
+      add(file, QStringLiteral("file.import"), fileGroup, tr("&Import tensors\u2026"), {}, QStringLiteral("import")),
+      &QAction::triggered, this, [this] { chooseImport(false); });
+  connect(add(file, QStringLiteral("file.importFolder"), fileGroup, tr("Import a &folder of tensors\u2026"), {},
+              QStringLiteral("import")),
+          &QAction::triggered, this, [this] { chooseImport(true); });
   connect(add(file, QStringLiteral("file.generate"), fileGroup, tr("&Generate synthetic trace\u2026"), {},
               QStringLiteral("synth")),
           &QAction::triggered, this, &MainWindow::generate);
@@ -822,9 +830,10 @@ void MainWindow::openFiles(const QStringList& paths) {
 
 void MainWindow::chooseFile() {
   QSettings store;
-  auto* dialog =
-      new QFileDialog(this, tr("Open"), store.value(QStringLiteral("open/directory"), QDir::homePath()).toString(),
-                      tr("Traces, results and profiles (*.h5 *.hdf5 *.csv *.json);;All files (*)"));
+  auto* dialog = new QFileDialog(
+      this, tr("Open"), store.value(QStringLiteral("open/directory"), QDir::homePath()).toString(),
+      tr("Traces, results, profiles and tensors (*.h5 *.hdf5 *.csv *.json *.safetensors *.npz *.npy *.pt);;All "
+         "files (*)"));
   dialog->setAttribute(Qt::WA_DeleteOnClose);
   dialog->setFileMode(QFileDialog::ExistingFiles);
   connect(dialog, &QFileDialog::filesSelected, this, [this](const QStringList& files) {
@@ -832,6 +841,34 @@ void MainWindow::chooseFile() {
     QSettings().setValue(QStringLiteral("open/directory"), QFileInfo(files.front()).absolutePath());
     openFiles(files);
   });
+  dialog->open();
+}
+
+void MainWindow::chooseImport(bool folder) {
+  QString suffixes;
+  for (const Importer* importer : allImporters()) {
+    if (importer->isProfile()) continue;
+    suffixes += QString::fromUtf8(importer->suffixes().data(), static_cast<qsizetype>(importer->suffixes().size())) +
+                QLatin1Char(' ');
+  }
+  QSettings store;
+  auto* dialog = new QFileDialog(this, folder ? tr("Import a folder of tensors") : tr("Import tensors"),
+                                 store.value(QStringLiteral("open/directory"), QDir::homePath()).toString(),
+                                 tr("Tensors (%1);;All files (*)").arg(suffixes.trimmed()));
+  dialog->setAttribute(Qt::WA_DeleteOnClose);
+  dialog->setFileMode(folder ? QFileDialog::Directory : QFileDialog::ExistingFile);
+  if (folder) dialog->setOption(QFileDialog::ShowDirsOnly);
+  connect(dialog, &QFileDialog::fileSelected, this, [this](const QString& path) {
+    if (path.isEmpty()) return;
+    QSettings().setValue(QStringLiteral("open/directory"), QFileInfo(path).absolutePath());
+    importTensors(path);
+  });
+  dialog->open();
+}
+
+void MainWindow::importTensors(const QString& path) {
+  auto* dialog = new TraceImportDialog(m_session, path, this);
+  dialog->setAttribute(Qt::WA_DeleteOnClose);
   dialog->open();
 }
 

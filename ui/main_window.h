@@ -102,6 +102,10 @@ class MainWindow : public QMainWindow {
   void showHelp(const QString& page);
   void showPalette();
   void chooseFile();
+  /// Asks for a file or a folder, then importTensors.
+  void chooseImport(bool folder);
+  /// The import dialog for a file or folder of tensors.
+  void importTensors(const QString& path);
   void generate();
   void openDemo();
   void editSettings();

@@ -13,6 +13,7 @@
 #include <algorithm>
 
 #include "sparsight/core/files.h"
+#include "sparsight/core/importer.h"
 #include "sparsight/core/profiling.h"
 #include "sparsight/kernels/error.h"
 #include "ui/dialogs/export_dialog.h"
@@ -34,6 +35,8 @@ QString tr(const char* text) { return QCoreApplication::translate("ProfileAction
 struct Loaded {
   std::optional<Profile> json;
   std::shared_ptr<const CsvReadings> csv;
+  bool foreign = false;  ///< of another program: never saved back
+  QStringList remarks;
 };
 
 QString startDirectory(Session& session) {
@@ -100,8 +103,17 @@ void load(Session& session, QWidget* window, const QString& path, bool alwaysAsk
           spec,
           [path](JobContext&) {
             const std::filesystem::path file(path.toStdString());
-            const std::string text = readWholeFile(file, kMaxProfileBytes);
             auto out = std::make_shared<Loaded>();
+            if (const Importer* importer = importerFor(file); importer != nullptr && importer->isProfile()) {
+              ProfileImport read = importer->readProfile(file, {});
+              out->json = std::move(read.profile);
+              out->foreign = true;
+              for (const auto* lines : {&read.assumed, &read.warnings}) {
+                for (const std::string& line : *lines) out->remarks << QString::fromStdString(line);
+              }
+              return std::shared_ptr<const Loaded>(out);
+            }
+            const std::string text = readWholeFile(file, kMaxProfileBytes);
             const std::size_t first = text.find_first_not_of(" \t\r\n");
             if (first != std::string::npos && text[first] == '{') {
               out->json = parseProfileJson(text, file.filename().string());
@@ -119,7 +131,10 @@ void load(Session& session, QWidget* window, const QString& path, bool alwaysAsk
             const auto loaded = std::get<std::shared_ptr<const Loaded>>(outcome);
             rememberDirectory(session, path);
             if (loaded->json) {
-              replaceProfile(session, guard, *loaded->json, path, false);
+              // What was read from another program's file must not be written back into it by a plain Save.
+              replaceProfile(session, guard, *loaded->json, loaded->foreign ? QString() : path, loaded->foreign);
+              if (!loaded->remarks.isEmpty())
+                Q_EMIT session.errorOccurred(tr("Imported with remarks"), loaded->remarks.join(QStringLiteral("; ")));
               return;
             }
             const CsvReadings& csv = *loaded->csv;
@@ -248,7 +263,8 @@ void openFile(Session& session, QWidget* window, const QString& path) { load(ses
 
 void importFile(Session& session, QWidget* window, const QString& path) {
   if (!path.isEmpty()) return load(session, window, path, true);
-  askForFile(window, tr("Import profile"), startDirectory(session), tr("Profiles (*.csv *.json *.txt);;All files (*)"),
+  askForFile(window, tr("Import profile"), startDirectory(session),
+             tr("Profiles and budgets (*.csv *.json *.jsonl *.sh *.txt);;All files (*)"),
              [&session, window](const QString& chosen) { load(session, window, chosen, true); });
 }
 

@@ -174,6 +174,7 @@ struct Session::Opened {
   std::shared_ptr<OpenedResults> results;
   std::shared_ptr<const Profile> profile;
   bool isProfile = false;  ///< not read: openProfile does that
+  bool isForeign = false;  ///< tensors of another program: importWanted
   QString path;
 };
 
@@ -568,6 +569,10 @@ void Session::receiveOpened(const QString& path, Outcome<Opened> outcome) {
     return;
   }
   Opened& opened = std::get<Opened>(outcome);
+  if (opened.isForeign) {
+    Q_EMIT importWanted(opened.path);
+    return;
+  }
   if (opened.trace) {
     setTrace(std::move(opened.trace));
     if (path.isEmpty() && m_profile->isEmpty()) openDemoProfile();
@@ -613,9 +618,17 @@ void Session::openFile(const QString& path, bool afterOthers) {
   submitOpen(std::move(spec), path,
              [file, path, options = m_traceOptions, delegate = static_cast<bool>(openProfile)](JobContext& context) {
                context.checkpoint();
-               const std::string format = sniffFormat(file);
                Opened opened;
                opened.path = path;
+               if (isImportable(file)) {
+                 const Importer* importer = importerFor(file);
+                 opened.isForeign = importer == nullptr || !importer->isProfile();
+                 opened.isProfile = !opened.isForeign && delegate;
+                 if (!opened.isForeign && !delegate)
+                   opened.profile = std::make_shared<const Profile>(importer->readProfile(file, {}).profile);
+                 return opened;
+               }
+               const std::string format = sniffFormat(file);
                if (format == "trace") {
                  opened.trace = std::shared_ptr<const Trace>(openTrace(file, options));
                } else if (format == "profile-csv" || format == "profile-json") {
@@ -680,6 +693,29 @@ void Session::generateTrace(const SynthSpec& synth, const QString& path) {
     opened.path = path;
     return opened;
   });
+}
+
+void Session::importTrace(std::shared_ptr<const Survey> survey, std::shared_ptr<const ImportPlan> plan,
+                          const QString& path) {
+  JobSpec spec;
+  spec.name = tr("Import %1").arg(QFileInfo(path).fileName()).toStdString();
+  spec.lane = Lane::Compute;
+  spec.userVisible = true;
+  const std::filesystem::path file(path.toStdString());
+  m_importJobs.push_back(m_jobs->submit<bool>(
+      std::move(spec),
+      [survey, plan, file](JobContext& context) {
+        context.report(0, "converting");
+        runImport(*survey, *plan, file, context.control());
+        return true;
+      },
+      [this, path](Outcome<bool> outcome) {
+        if (const Error* error = std::get_if<Error>(&outcome)) {
+          Q_EMIT errorOccurred(tr("The import stopped; nothing was written"), QString::fromUtf8(error->what()));
+        } else if (!std::holds_alternative<Cancelled>(outcome)) {
+          openFile(path);
+        }
+      }));
 }
 
 void Session::cancelOpening() { m_openJobs.clear(); }

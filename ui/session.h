@@ -12,6 +12,7 @@
 #include <optional>
 #include <vector>
 
+#include "sparsight/core/importer.h"
 #include "sparsight/core/job.h"
 #include "sparsight/core/run.h"
 #include "sparsight/core/synth.h"
@@ -140,6 +141,8 @@ class Session : public QObject {
   void openDemo();
   /// Writes a synthetic trace on the Compute lane, then opens it.
   void generateTrace(const SynthSpec& spec, const QString& path);
+  /// Converts foreign tensors into a trace on the Compute lane, then opens it. Opening something else does not stop it.
+  void importTrace(std::shared_ptr<const Survey> survey, std::shared_ptr<const ImportPlan> plan, const QString& path);
   void closeTrace();
   void notifySettingsChanged(ChangeFlags what = Change::Settings) { queueChange(what); }
   /// For traces opened from now on.
@@ -162,6 +165,8 @@ class Session : public QObject {
   void resultsOpened(const QString& path, const QStringList& methods, int heads, bool complete);
   /// A plan or results file does not belong to what is open. `trace`: the file it was made from, where it exists.
   void traceWanted(const QString& path, const QString& trace, const QString& why);
+  /// A file or folder holds tensors of another program: they need an import.
+  void importWanted(const QString& path);
   /// saveRuns wrote a file; `leftOut` heads are not in it (dropped plans, runs with other settings).
   void saved(const QString& path, int heads, int leftOut);
   void jobsChanged();
@@ -203,7 +208,7 @@ class Session : public QObject {
   JobHandle m_demoProfileJob, m_probeJob, m_fetchJob;
   std::optional<BackendInfo> m_backend;
   int m_opening = 0;
-  std::vector<JobHandle> m_runJobs;
+  std::vector<JobHandle> m_runJobs, m_importJobs;
 };
 
 }  // namespace sparsight

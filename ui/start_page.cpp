@@ -161,7 +161,7 @@ StartPage::StartPage(Session& session, QWidget* parent) : QWidget(parent), m_ses
   recentColumn->addLayout(m_recent);
   column->addWidget(m_recentBox);
   column->addSpacing(Theme::kPad);
-  m_drop = new QLabel(tr("or drop a trace (.h5) or a profile (.csv, .json) here"));
+  m_drop = new QLabel(tr("or drop a trace (.h5), a profile (.csv, .json), or tensors of other programs here"));
   m_drop->setAlignment(Qt::AlignCenter);
   m_drop->setMinimumHeight(88);
   column->addWidget(m_drop);

@@ -12,6 +12,7 @@
 #include <QWidgetAction>
 #include <algorithm>
 
+#include "sparsight/core/importer.h"
 #include "ui/icons.h"
 #include "ui/section_label.h"
 #include "ui/session.h"
@@ -243,19 +244,35 @@ class TraceView : public View {
     return text;
   }
 
+  // Warnings of the reader, and what a conversion took for granted: both are what numbers may rest on.
   void showWarnings(const TraceInfo& info) {
-    m_warnings->setVisible(!info.warnings.empty());
-    if (info.warnings.empty()) return;
+    const auto record = importRecord(info);
+    m_warnings->setVisible(!info.warnings.empty() || record.has_value());
+    if (m_warnings->isHidden()) return;
+    const auto counted = [](std::size_t n, const QString& one) {
+      return QStringLiteral("%1 %2%3").arg(n).arg(one, n == 1 ? QString() : QStringLiteral("s"));
+    };
+    QStringList lines;
+    QString text;
+    if (!info.warnings.empty()) {
+      text = counted(info.warnings.size(), tr("warning"));
+      for (const std::string& warning : info.warnings)
+        lines += QStringLiteral("\u2022 ") + QString::fromStdString(warning);
+    }
+    if (record) {
+      text +=
+          (text.isEmpty() ? tr("Imported, ") : tr("; imported, ")) + counted(record->assumed.size(), tr("assumption"));
+      lines += tr("Imported from %1. Taken for granted:").arg(QString::fromStdString(record->source));
+      for (const auto* each : {&record->assumed, &record->warnings})
+        for (const std::string& line : *each) lines += QStringLiteral("\u2022 ") + QString::fromStdString(line);
+    }
+    const bool warn = !info.warnings.empty();
     m_warnings->setIcon(
-        QIcon(tintedPixmap(QStringLiteral("warning"), 16, Theme::current().warning, devicePixelRatioF())));
-    m_warnings->setText(
-        tr("%n warning(s)", nullptr, static_cast<int>(info.warnings.size()))
-            .replace(QStringLiteral("(s)"), info.warnings.size() == 1 ? QString() : QStringLiteral("s")));
+        QIcon(tintedPixmap(warn ? QStringLiteral("warning") : QStringLiteral("info"), 16,
+                           warn ? Theme::current().warning : Theme::current().secondary, devicePixelRatioF())));
+    m_warnings->setText(text);
     auto* menu = new QMenu(m_warnings);
     auto* list = new NoteLabel;
-    QStringList lines;
-    for (const std::string& warning : info.warnings)
-      lines += QStringLiteral("\u2022 ") + QString::fromStdString(warning);
     list->setText(lines.join(QLatin1Char('\n')));
     list->setMargin(8);
     list->setFixedWidth(420);
