@@ -57,20 +57,28 @@ std::vector<Index> sampledRows(Index rows, Index count) {
   return list;
 }
 
-void peak(benchmark::State& state) {
-  const int threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+void peak(benchmark::State& state, int threads, PeakKind kind) {
   double sum = 0;
-  for (auto _ : state) sum += probePeak(threads).gflops;
+  for (auto _ : state) sum += probePeak(threads, kind).gflops;
   state.counters["gflops"] = sum / static_cast<double>(state.iterations());
+}
+
+void peakMemory(benchmark::State& state, int threads) {
+  double sum = 0;
+  for (auto _ : state) sum += probeMemoryRead(threads);
+  state.counters["gb_per_s"] = sum / static_cast<double>(state.iterations());
 }
 
 void mapExact(benchmark::State& state, Index tokens, Index dim, DType dtype, int threads) {
   Setup s(tokens, dim, dtype, threads);
   const std::vector<Index> bounds = evenBounds(tokens, std::min(tokens, kMapCells));
   LseMapResult map;
-  measure(state, threads, 2 * static_cast<double>(tokens) * static_cast<double>(tokens) * s.dim(), [&] {
-    map = s.backend->lseMap(*s.prepared, {bounds, bounds, true, true}, {});
-  });
+  measure(
+      state, threads, 2 * static_cast<double>(tokens) * static_cast<double>(tokens) * s.dim(),
+      [&] {
+        map = s.backend->lseMap(*s.prepared, {bounds, bounds, true, true}, {});
+      },
+      scorePeak(dtype));
 
   // Against the oracle: the row LSE and the cells of one map row in the middle.
   const Index mapCols = static_cast<Index>(bounds.size()) - 1;
@@ -105,8 +113,9 @@ void tileExact(benchmark::State& state, Index tokens, Index dim, DType dtype, in
   // Any LSE does for the time; for the errors it is the oracle's, on the rows that are compared.
   std::vector<float> lse(static_cast<std::size_t>(tokens), std::log(static_cast<float>(tokens)));
   std::vector<float> tile;
-  measure(state, threads, 2 * static_cast<double>(side) * static_cast<double>(rect.col1 - rect.col0) * s.dim(),
-          [&] { tile = s.backend->tile(*s.prepared, lse, rect, Reduce::Max, {}); });
+  measure(
+      state, threads, 2 * static_cast<double>(side) * static_cast<double>(rect.col1 - rect.col0) * s.dim(),
+      [&] { tile = s.backend->tile(*s.prepared, lse, rect, Reduce::Max, {}); }, scorePeak(dtype));
   const std::vector<float> want = s.oracle->tile(*s.oracleHead(), lse, rect, Reduce::Max, {});
   Errors errors;
   for (std::size_t c = 0; c < want.size(); ++c) errors.add(tile[c], want[c]);
@@ -187,8 +196,9 @@ void rowStats(benchmark::State& state, Index tokens, Index dim, DType dtype, int
   Setup s(tokens, dim, dtype, threads);
   const std::vector<Index> rows = sampledRows(tokens, std::min<Index>(tokens, 1024));
   RowStats stats;
-  measure(state, threads, 2 * static_cast<double>(rows.size()) * static_cast<double>(tokens) * s.dim(),
-          [&] { stats = s.backend->rowStats(*s.prepared, rows, 0.95, {}); });
+  measure(
+      state, threads, 2 * static_cast<double>(rows.size()) * static_cast<double>(tokens) * s.dim(),
+      [&] { stats = s.backend->rowStats(*s.prepared, rows, 0.95, {}); }, scorePeak(dtype));
   const std::vector<Index> few(rows.begin(), rows.begin() + 8);
   const RowStats want = s.oracle->rowStats(*s.oracleHead(), few, 0.95, {});
   Errors errors;
@@ -258,9 +268,12 @@ void adaSpaSearch(benchmark::State& state, Index tokens, Index dim, DType dtype,
   std::span<const float> lse;
   if (cached) lse = fused.lse;
   LseMapResult scores;
-  measure(state, threads, 2 * static_cast<double>(tokens) * static_cast<double>(tokens) * s.dim(), [&] {
-    scores = s.backend->lseMap(*s.prepared, {bounds, bounds, true, false, lse}, {});
-  });
+  measure(
+      state, threads, 2 * static_cast<double>(tokens) * static_cast<double>(tokens) * s.dim(),
+      [&] {
+        scores = s.backend->lseMap(*s.prepared, {bounds, bounds, true, false, lse}, {});
+      },
+      scorePeak(dtype));
   const Index blocks = static_cast<Index>(bounds.size()) - 1;
   const std::vector<float> want =
       s.oracle->tile(*s.oracleHead(), fused.lse, {bounds[0], bounds[1], 0, tokens, 1, blocks}, Reduce::Mean, {});
@@ -280,10 +293,18 @@ using Case = void (*)(benchmark::State&, Index, Index, DType, int);
 }  // namespace
 
 void registerAll() {
-  benchmark::RegisterBenchmark("peak/fp32", peak)->Unit(benchmark::kMillisecond);
   benchmark::RegisterBenchmark("response_lookup/18000", responseLookup)->Unit(benchmark::kMillisecond);
   const int cores = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
   const std::set<int> threadCounts{1, cores};
+  for (const int threads : threadCounts) {
+    const auto add = [&](const char* name, auto run) {
+      benchmark::RegisterBenchmark(fmt::format("peak/{}/threads:{}", name, threads).c_str(), run)
+          ->Unit(benchmark::kMillisecond);
+    };
+    add("fp32", [threads](benchmark::State& state) { peak(state, threads, PeakKind::Fp32); });
+    add("bf16", [threads](benchmark::State& state) { peak(state, threads, PeakKind::Bf16); });
+    add("memory", [threads](benchmark::State& state) { peakMemory(state, threads); });
+  }
   struct Family {
     const char* name;
     Case run;
@@ -295,7 +316,7 @@ void registerAll() {
         Family{"adaspa_search/cached", adaSpaCached}}) {
     for (const DType dtype : {DType::F32, DType::F16, DType::BF16}) {
       for (const Index dim : {64, 128}) {
-        for (const Index tokens : {4096, 32760, 118800}) {
+        for (const Index tokens : {4096, 8192, 32760, 118800}) {
           for (const int threads : threadCounts) {
             const std::string name =
                 fmt::format("{}/{}/d{}/{}/threads:{}", family.name, shortName(dtype), dim, tokens, threads);

@@ -99,22 +99,49 @@ const char* shortName(DType dtype) {
   return "?";
 }
 
-Peak probePeak(int threads) {
+PeakKind scorePeak(DType dtype) { return dtype == DType::BF16 ? PeakKind::Bf16 : PeakKind::Fp32; }
+
+double probeMemoryRead(int threads) {
+  constexpr std::size_t kBytes = std::size_t{256} << 20;
+  constexpr std::size_t kWords = kBytes / sizeof(std::uint64_t);
+  std::vector<double> each(static_cast<std::size_t>(threads));
+  {
+    std::vector<std::jthread> workers;
+    for (double& mine : each) {
+      workers.emplace_back([&mine] {
+        const std::vector<std::uint64_t> memory(kWords, 1);
+        double best = 0;
+        for (int round = 0; round < 4; ++round) {
+          const Clock::time_point start = Clock::now();
+          std::uint64_t sum = 0;
+          for (const std::uint64_t word : memory) sum += word;
+          benchmark::DoNotOptimize(sum);
+          best = std::max(best, static_cast<double>(kBytes) / secondsSince(start) / 1e9);
+        }
+        mine = best;
+      });
+    }
+  }
+  return std::accumulate(each.begin(), each.end(), 0.0);
+}
+
+Peak probePeak(int threads, PeakKind kind) {
   constexpr double kSeconds = 0.06;
   constexpr Index kRounds = 20000;
   const cpu::SimdKernels& simd = cpu::simdKernels();
+  const auto kernel = kind == PeakKind::Bf16 && simd.peakBf16 != nullptr ? simd.peakBf16 : simd.peak;
   std::vector<Peak> each(static_cast<std::size_t>(threads));
   {
     std::vector<std::jthread> workers;
     for (Peak& mine : each) {
-      workers.emplace_back([&mine, &simd] {
-        std::vector<float> sink(16);
+      workers.emplace_back([&mine, kernel] {
+        std::vector<float> sink(32);
         std::iota(sink.begin(), sink.end(), 0.5F);
         double flops = 0;
         const double cpuStart = cpuSeconds(CLOCK_THREAD_CPUTIME_ID);
         const Clock::time_point start = Clock::now();
         do {
-          flops += simd.peak(kRounds, sink.data());
+          flops += kernel(kRounds, sink.data());
         } while (secondsSince(start) < kSeconds);
         mine.gflops = flops / secondsSince(start) / 1e9;
         mine.gflopsPerCpuSecond = flops / (cpuSeconds(CLOCK_THREAD_CPUTIME_ID) - cpuStart) / 1e9;
@@ -142,15 +169,15 @@ void Errors::add(float got, float want) {
   if (want != 0) maxRel = std::max(maxRel, difference / std::abs(static_cast<double>(want)));
 }
 
-void measure(benchmark::State& state, int threads, double flops, const std::function<void()>& work) {
+void measure(benchmark::State& state, int threads, double flops, const std::function<void()>& work, PeakKind kind) {
   const double extra = extraMemory(work);  // also warms up
-  const Peak before = probePeak(threads);
+  const Peak before = probePeak(threads, kind);
   const double cpuStart = cpuSeconds(CLOCK_PROCESS_CPUTIME_ID);
   const Clock::time_point start = Clock::now();
   for (auto _ : state) work();
   const double seconds = secondsSince(start);
   const double cpu = cpuSeconds(CLOCK_PROCESS_CPUTIME_ID) - cpuStart;
-  const Peak after = probePeak(threads);
+  const Peak after = probePeak(threads, kind);
   const double total = flops * static_cast<double>(state.iterations()) / 1e9;
   const double peak = (before.gflops + after.gflops) / 2;
   state.counters["gflops"] = total / seconds;

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -46,6 +47,49 @@ constexpr double kStopShift = 1e-4;  // tol of batch_kmeans_Euclid, absolute
     largest = std::max(largest, square);
   }
   return std::sqrt(largest);
+}
+
+// To the nearest bfloat16 number, ties to even, as torch casts.
+void roundToBfloat(std::vector<float>& values) {
+  for (float& value : values) {
+    auto bits = std::bit_cast<std::uint32_t>(value);
+    if (std::isnan(value)) continue;
+    bits += 0x7fffU + ((bits >> 16U) & 1U);
+    value = std::bit_cast<float>(bits & 0xffff0000U);
+  }
+}
+
+// Clusters without members take, in ascending order, the points farthest from their centroids, each out of a cluster
+// that keeps at least one (_relocate_empty_clusters of scikit-learn).
+void relocateEmpty(const MatrixView& tokens, Index first, const ClusterResult& round, std::vector<float>& means) {
+  std::vector<std::size_t> empty;
+  for (std::size_t c = 0; c < round.sizes.size(); ++c) {
+    if (round.sizes[c] == 0) empty.push_back(c);
+  }
+  if (empty.empty()) return;
+  const auto dim = at(tokens.cols);
+  std::vector<std::size_t> points(round.labels.size());
+  std::iota(points.begin(), points.end(), std::size_t{0});
+  std::stable_sort(points.begin(), points.end(),
+                   [&](std::size_t a, std::size_t b) { return round.nearest[a] > round.nearest[b]; });
+  std::vector<Index> sizes = round.sizes;
+  std::vector<float> row(dim);
+  auto point = points.begin();
+  for (const std::size_t c : empty) {
+    const auto donor = [&] { return static_cast<std::size_t>(round.labels[*point]); };
+    while (point != points.end() && sizes[donor()] < 2) ++point;
+    if (point == points.end()) return;
+    rowToFloat(tokens, first + static_cast<Index>(*point), row);
+    const auto before = static_cast<double>(sizes[donor()]);
+    float* const from = means.data() + donor() * dim;
+    for (std::size_t i = 0; i < dim; ++i) {
+      from[i] =
+          static_cast<float>((static_cast<double>(from[i]) * before - static_cast<double>(row[i])) / (before - 1));
+    }
+    std::copy(row.begin(), row.end(), means.begin() + static_cast<std::ptrdiff_t>(c * dim));
+    --sizes[donor()];
+    ++point;
+  }
 }
 
 // Position -> model token: by cluster, inside a cluster by ascending token, then prompt, then padding.
@@ -196,9 +240,14 @@ Clustering kMeans(const PreparedHead& head, const ClusterGeometry& geometry, Sid
   Clustering result;
   result.centroids = std::move(centroids);
   for (Index n = 0; n < rounds; ++n) {
+    if (options.bfloatCentroids) roundToBfloat(result.centroids);
     ClusterResult round =
         backend.cluster(head, {side, geometry.videoStart, geometry.videoTokens, result.centroids, options.distance, {}},
                         Control{control.stop, {}});
+    if (options.empty == EmptyPolicy::Relocate) {
+      relocateEmpty(side == Side::Query ? head.input().q : head.input().k, geometry.videoStart, round, round.means);
+    }
+    if (options.bfloatCentroids) roundToBfloat(round.means);
     result.labels = std::move(round.labels);
     result.sizes = std::move(round.sizes);
     result.objective.push_back(meanOf(round.nearest));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <optional>
@@ -80,9 +81,19 @@ struct Clustering {
                                                Index asked, bool plusPlus, Backend& backend, const Control& control,
                                                std::vector<Index>* tokens = nullptr);
 
+/// What becomes of a cluster without members.
+enum class EmptyPolicy : std::uint8_t {
+  Keep,      ///< it keeps its centroid, as in the methods
+  Relocate,  ///< it takes the point farthest from its centroid out of that cluster (scikit-learn's rule)
+};
+
 struct KMeansOptions {
   Index iterations = 50;  ///< 0: tokens are assigned to the given centroids, which stay
   Distance distance = Distance::Euclid;
+  EmptyPolicy empty = EmptyPolicy::Keep;
+  /// Centroids are rounded to bfloat16 before every round, as the reference casts them back to the tensors' type. With
+  /// bfloat16 tokens the CPU then compares in that type, at twice the rate; float32 is the default.
+  bool bfloatCentroids = false;
   /// When no centroid moved by 1e-4 the iteration ends; true: with the moved centroids, as the export runtime does.
   bool returnMovedOnStop = false;
   /// Sees every round: what the round gave (labels, sizes, objective so far; centroids as they were for it), how far a

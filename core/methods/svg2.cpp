@@ -103,6 +103,7 @@ class Svg2Method final : public ClusterMethod {
     KMeansOptions options;
     const std::string distance = params.text("distance");
     options.distance = distance == "cosine" ? Distance::Cosine : distance == "dot" ? Distance::Dot : Distance::Euclid;
+    options.bfloatCentroids = params.text("centroid_type") == "bf16";
     options.returnMovedOnStop = params.text("variant") == "sparsevideo";
     const int step = input.head.id.call.step;
     Centroids* stored = Svg2State::find(state, input.head.id.head);
@@ -172,6 +173,11 @@ class Svg2Method final : public ClusterMethod {
           ParamSpec::choice(
               "distance", "euclid", {"euclid", "cosine", "dot"},
               "What nearest means. euclid is what every model path calls; cosine and dot are extras for comparison.",
+              "kmeans_utils.py"),
+          ParamSpec::choice(
+              "centroid_type", "fp32", {"fp32", "bf16"},
+              "Type the centroids are kept in. bf16 rounds them before every round, as the reference casts them back to "
+              "the tensors' type; on bfloat16 tensors that is also faster.",
               "kmeans_utils.py"),
           ParamSpec::choice(
               "init", "random", {"random", "kmeans++"},

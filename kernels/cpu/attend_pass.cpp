@@ -63,20 +63,20 @@ struct Block {
 struct Work {
   Work(const CpuHead& head, const CpuHead::Values& values, Index panels) {
     const Index lanes = head.simd().lanes;
-    queries = AlignedFloats(panels * head.dim() * lanes);
+    queries = AlignedFloats(panels * head.panelFloats());
     scores = AlignedFloats(kTileKeys * lanes);
     out = AlignedFloats(panels * lanes * values.stride);
-    keys = AlignedFloats(kTileKeys * head.dim());
+    keys = AlignedFloats(head.tileFloats(kTileKeys));
     valueRows = AlignedFloats(kTileKeys * values.stride);
     row.resize(at(head.dim()));
     positions.reserve(at(kTileKeys));
   }
   std::array<LazyReference, kMaxPanels> references;
   alignas(kAlignment) std::array<std::array<float, kMaxLanes>, kMaxPanels> sums;
-  AlignedFloats queries;    // [panels, dim, lanes]
+  AlignedFloats queries;    // panel by panel
   AlignedFloats scores;     // [kTileKeys, lanes]
   AlignedFloats out;        // [panels, lanes, value stride]
-  AlignedFloats keys;       // gathered keys of a tile
+  AlignedFloats keys;       // of a tile, where they cannot be used in place
   AlignedFloats valueRows;  // gathered values of a tile
   std::vector<float> row;
   std::vector<Index> queryRows;    // rows of the block, panel by panel
@@ -91,8 +91,7 @@ struct Work {
 
 /// Keys and values of a tile, in place where they lie side by side, else gathered.
 struct TileData {
-  const float* keys;
-  Index keyStride;
+  KeyTile keys;
   const float* values;
   Index count;
 };
@@ -104,7 +103,6 @@ class Runner {
       : m_head(head),
         m_simd(head.simd()),
         m_lanes(m_simd.lanes),
-        m_dim(head.dim()),
         m_panels(static_cast<Index>(rows.size()) > kFewRows ? kMaxPanels : 2),
         m_rows(rows),
         m_executor(executor),
@@ -198,8 +196,8 @@ class Runner {
     for (Index p = 0; p < panels; ++p) {
       const Index first = p * m_lanes;
       const Index used = std::min(m_lanes, static_cast<Index>(work.queryRows.size()) - first);
-      m_head.packPanel(std::span(work.queryRows).subspan(at(first), at(used)), work.queries.get() + p * m_dim * m_lanes,
-                       work.row.data());
+      m_head.packPanel(std::span(work.queryRows).subspan(at(first), at(used)),
+                       work.queries.get() + p * m_head.panelFloats(), work.row.data());
       work.references[at(p)].reset(m_lanes);
       work.sums[at(p)].fill(0.0F);
     }
@@ -243,26 +241,23 @@ class Runner {
     const bool last = interval + 1 == keep.size();
     if (run >= kTileKeys / 2 || last) {
       for (Index i = 0; i < run; ++i) work.positions.push_back(next + i);
-      const TileData tile{m_head.key(next), m_head.keyStride(), m_values.data == nullptr ? nullptr : m_values.row(next),
-                          run};
+      const TileData tile{m_head.keys(next, run, work.keys.get()),
+                          m_values.data == nullptr ? nullptr : m_values.row(next), run};
       advance(run);
       return tile;
     }
     while (interval < keep.size() && static_cast<Index>(work.positions.size()) < kTileKeys) {
       const auto filled = static_cast<Index>(work.positions.size());
       const Index take = std::min(kTileKeys - filled, keep[interval].last - next);
-      for (Index i = 0; i < take; ++i) {
-        const float* const key = m_head.key(next + i);
-        std::copy(key, key + m_dim, work.keys.get() + (filled + i) * m_dim);
-        work.positions.push_back(next + i);
-      }
+      for (Index i = 0; i < take; ++i) work.positions.push_back(next + i);
       if (m_values.data != nullptr) {
         const float* const from = m_values.row(next);
         std::copy(from, from + take * m_values.stride, work.valueRows.get() + filled * m_values.stride);
       }
       advance(take);
     }
-    return {work.keys.get(), m_dim, work.valueRows.get(), static_cast<Index>(work.positions.size())};
+    return {m_head.keys(work.positions, work.keys.get()), work.valueRows.get(),
+            static_cast<Index>(work.positions.size())};
   }
 
   /// Which of the tile's keys each group of the block keeps.
@@ -290,7 +285,9 @@ class Runner {
       if (!any) return;
     }
     float* const scores = work.scores.get();
-    m_simd.scores(work.queries.get() + p * m_dim * m_lanes, tile.keys, tile.keyStride, tile.count, m_dim, scores);
+    alignas(kAlignment) std::array<float, kMaxLanes> largest;
+    largest.fill(kMinusInfinity);
+    m_head.scores(work.queries.get() + p * m_head.panelFloats(), tile.keys, tile.count, scores, largest.data());
     if (shared) {
       for (std::size_t lane = 0; lane < rows.size(); ++lane) {
         if (work.keptAll[at(slot[lane])] == 2) continue;
@@ -301,10 +298,10 @@ class Runner {
       }
     }
     m_head.applyDenseMask(rows, 0, work.positions, tile.count, scores);
-
-    alignas(kAlignment) std::array<float, kMaxLanes> largest;
-    largest.fill(kMinusInfinity);
-    m_simd.tileMax(scores, tile.count, largest.data());
+    if (shared || m_head.masked()) {
+      largest.fill(kMinusInfinity);
+      m_simd.tileMax(scores, tile.count, largest.data());
+    }
     float* const sums = work.sums[at(p)].data();
     float* const out = work.out.get() + p * m_lanes * m_values.stride;
     LazyReference& reference = work.references[at(p)];
@@ -344,7 +341,6 @@ class Runner {
   const CpuHead& m_head;
   const SimdKernels& m_simd;
   const Index m_lanes;
-  const Index m_dim;
   const Index m_panels;
   const std::span<const Index> m_rows;
   const Executor& m_executor;

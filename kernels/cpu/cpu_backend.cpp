@@ -63,7 +63,7 @@ class CpuBackend final : public Backend {
                                               const Control& control) override {
     detail::checkInput(in);
     control.checkpoint();
-    return std::make_shared<cpu::CpuHead>(in, std::move(keepAlive), m_simd, m_executor, control);
+    return std::make_shared<cpu::CpuHead>(in, std::move(keepAlive), m_simd);
   }
 
   LseMapResult lseMap(const PreparedHead& prepared, const LseMapRequest& request, const Control& control) override {

@@ -12,12 +12,19 @@ namespace sparsight::cpu {
 inline constexpr double kLog2E = 1.4426950408889634074;
 inline constexpr double kLn2 = 0.69314718055994530942;
 
-/// A head with its valid keys packed side by side in float32, so that padding keys cost nothing and need no test in the
-/// inner loops. "Compact" positions count valid keys only; without padding they are the original ones.
+/// Rows of keys (or centroids) as the inner loops take them, in place or in a scratch buffer.
+struct KeyTile {
+  const void* data = nullptr;
+  Index stride = 0;  ///< elements
+};
+
+/// A head as the inner loops see it. "Compact" positions count valid keys only, so that padding keys cost nothing and
+/// need no test; without padding they are the original ones. Keys stay as they were stored: bfloat16 heads are
+/// multiplied as such where the CPU can, else tiles of keys are widened to float32 on the way, which costs little
+/// because many queries share a tile. So a head needs no memory of its own beyond its inputs (but for values()).
 class CpuHead final : public PreparedHead {
  public:
-  CpuHead(const AttentionIn& in, std::shared_ptr<const void> keepAlive, const SimdKernels& simd,
-          const Executor& executor, const Control& control);
+  CpuHead(const AttentionIn& in, std::shared_ptr<const void> keepAlive, const SimdKernels& simd);
 
   [[nodiscard]] Index bytes() const noexcept override;
   [[nodiscard]] const SimdKernels& simd() const noexcept { return m_simd; }
@@ -26,8 +33,17 @@ class CpuHead final : public PreparedHead {
   [[nodiscard]] float factor() const noexcept { return m_factor; }
   [[nodiscard]] Index dim() const noexcept { return input().q.cols; }
   [[nodiscard]] Index keyCount() const noexcept { return m_keyCount; }
-  [[nodiscard]] Index keyStride() const noexcept { return m_keyStride; }
-  [[nodiscard]] const float* key(Index n) const noexcept { return m_keys + n * m_keyStride; }
+
+  /// Floats of a panel of queries and of the scratch of a tile of `count` keys, in either type of numbers.
+  [[nodiscard]] Index panelFloats() const noexcept { return (dim() + 1) * m_simd.lanes; }
+  [[nodiscard]] Index tileFloats(Index count) const noexcept { return count * (dim() + 1); }
+  /// Compact keys [first, first + count), or those listed.
+  [[nodiscard]] KeyTile keys(Index first, Index count, float* scratch) const noexcept;
+  [[nodiscard]] KeyTile keys(std::span<const Index> positions, float* scratch) const noexcept;
+  /// Asks for compact keys [first, last), as far as there are, to be brought near while others are worked on.
+  void prefetch(Index first, Index last) const noexcept;
+  /// SimdKernels::scores of a packed panel and a tile of keys.
+  void scores(const float* panel, const KeyTile& tile, Index count, float* scores, float* largest) const noexcept;
 
   /// Values in float32, in compact order, padded with zero columns; nullptr without V. Packed on first use.
   struct Values {
@@ -46,8 +62,15 @@ class CpuHead final : public PreparedHead {
     return m_original.empty() ? n : m_original[static_cast<std::size_t>(n)];
   }
 
-  /// Query rows side by side, [dim, lanes]; lanes beyond rows.size() are 0. `row` is dim() floats of working memory.
+  /// Query rows side by side, panelFloats() floats; lanes beyond rows.size() are 0. `row` is dim() floats of working
+  /// memory.
   void packPanel(std::span<const Index> rows, float* panel, float* row) const noexcept;
+  /// The same of any rows of q or k as they are: float32 [dim, lanes], or bfloat16 pairs [dim / 2, lanes, 2] of a
+  /// bfloat16 matrix.
+  void packPoints(const MatrixView& tokens, std::span<const Index> rows, bool pairs, float* panel,
+                  float* row) const noexcept;
+  /// Any row of a matrix in float32.
+  void widenRow(const MatrixView& view, Index row, float* out) const noexcept;
   /// Scores of a tile of compact keys `positions` (or first, first + 1, ... when empty) become -inf where the dense
   /// mask hides the pair. Nothing to do without a mask.
   void applyDenseMask(std::span<const Index> rows, Index first, std::span<const Index> positions, Index count,
@@ -57,15 +80,20 @@ class CpuHead final : public PreparedHead {
   [[nodiscard]] Index validPairs(Index row, Index first, Index last) const noexcept;
 
  private:
+  [[nodiscard]] Index evenDim() const noexcept { return dim() + dim() % 2; }
+  [[nodiscard]] Index tileStride() const noexcept { return m_bf16 ? evenDim() : dim(); }
+  void loadKey(Index key, Index n, float* scratch) const noexcept;
+  void packPairs(const MatrixView& tokens, std::span<const Index> rows, bool negate, float* panel) const noexcept;
+  void packFloats(const MatrixView& tokens, std::span<const Index> rows, float sign, float* panel,
+                  float* row) const noexcept;
+
   const SimdKernels& m_simd;
   float m_factor = 1;
   float m_sign = 1;
   std::vector<Index> m_before, m_original;
-  AlignedFloats m_packedKeys;
-  const float* m_keys = nullptr;
   Index m_keyCount = 0;
-  Index m_keyStride = 0;
-  Index m_keyBytes = 0;
+  bool m_bf16 = false;    ///< panels and tiles are bfloat16
+  bool m_direct = false;  ///< tiles of neighbours are used in place
 
   mutable std::mutex m_valuesMutex;
   mutable AlignedFloats m_packedValues;

@@ -31,6 +31,9 @@ struct LazyReference {
   /// on the rows beside it.
   template <class Rescale>
   void lift(const float* largest, float factor, Index lanes, const Rescale& rescale) noexcept {
+    int above = 0;  // counted without branches: nearly always none
+    for (Index lane = 0; lane < lanes; ++lane) above += factor * largest[lane] > value[lane] + kSlack ? 1 : 0;
+    if (above == 0) return;
     for (Index lane = 0; lane < lanes; ++lane) {
       const float top = factor * largest[lane];
       if (!(top > value[lane] + kSlack)) continue;

@@ -10,7 +10,7 @@
 namespace sparsight::cpu {
 namespace {
 
-constexpr Index kTileKeys = 96;       // a multiple of every key unroll; 48 KiB of keys at head_dim 128 stay in L2
+constexpr Index kTileKeys = 96;       // a multiple of every key unroll; at most 48 KiB of keys at head_dim 128
 constexpr Index kMaxPanels = 8;       // panels that share a key tile: keys come from beyond L2 once per 8 panels
 constexpr Index kFewRows = 2048;      // up to it two panels share a tile, so that many threads find work
 constexpr Index kManyColumns = 2048;  // beyond it the per-column partial sums of one panel are large enough
@@ -51,9 +51,9 @@ struct Segment {
 
 struct Panel {
   LazyReference reference;
-  AlignedFloats queries;  // [dim, lanes]
-  AlignedFloats sum;      // [C, lanes] partial sums relative to the reference
-  AlignedFloats top;      // [C, lanes] largest raw scores
+  AlignedFloats queries;
+  AlignedFloats sum;  // [C, lanes] partial sums relative to the reference
+  AlignedFloats top;  // [C, lanes] largest raw scores
   std::span<const Index> rows;
   Index firstRow = 0;
 };
@@ -62,15 +62,17 @@ struct Work {
   Work(const MapPass& pass, Index panelCount, Index columns) {
     const Index lanes = pass.head.simd().lanes;
     for (Index i = 0; i < panelCount; ++i) {
-      panels[at(i)].queries = AlignedFloats(pass.head.dim() * lanes);
+      panels[at(i)].queries = AlignedFloats(pass.head.panelFloats());
       panels[at(i)].sum = AlignedFloats(columns * lanes);
       if (pass.max != nullptr) panels[at(i)].top = AlignedFloats(columns * lanes);
     }
     scores = AlignedFloats(kTileKeys * lanes);
+    keys = AlignedFloats(pass.head.tileFloats(kTileKeys));
     row.resize(at(pass.head.dim()));
   }
   std::array<Panel, kMaxPanels> panels;
   AlignedFloats scores;  // [kTileKeys, lanes]
+  AlignedFloats keys;    // of a tile, where they cannot be used in place
   std::vector<float> row;
   std::vector<Segment> segments;
 };
@@ -142,7 +144,11 @@ class Runner {
       m_pass.control.checkpoint();
       const Index count = std::min(kTileKeys, keyLast - key);
       column = cutSegments(key, count, column, work.segments);
-      for (Index i = 0; i < used; ++i) foldTile(work.panels[at(i)], work, key, count);
+      const KeyTile keys = m_head.keys(key, count, work.keys.get());
+      for (Index i = 0; i < used; ++i) {
+        m_head.prefetch(key + count + i * kTileKeys / used, key + count + (i + 1) * kTileKeys / used);
+        foldTile(work.panels[at(i)], work, keys, key, count);
+      }
     }
     for (Index i = 0; i < used; ++i) finish(work.panels[at(i)], unit, current);
   }
@@ -181,25 +187,15 @@ class Runner {
     return column;
   }
 
-  void foldTile(Panel& panel, Work& work, Index key, Index count) const {
+  void foldTile(Panel& panel, Work& work, const KeyTile& keys, Index key, Index count) const {
     float* const scores = work.scores.get();
-    m_simd.scores(panel.queries.get(), m_head.key(key), m_head.keyStride(), count, m_head.dim(), scores);
-    m_head.applyDenseMask(panel.rows, key, {}, count, scores);
+    prefetchCells(panel, work.segments);
     alignas(kAlignment) std::array<float, kMaxLanes> largest;
     largest.fill(kMinusInfinity);
-    if (m_pass.max != nullptr) {
-      for (const Segment& s : work.segments) {
-        float* const top = panel.top.get() + s.column * m_lanes;
-        if (s.eachKey) {
-          // The scores of such columns are their maxima.
-          std::copy_n(scores + s.offset * m_lanes, s.count * m_lanes, top);
-          if (!lseGiven()) m_simd.tileMax(top, s.count, largest.data());
-          continue;
-        }
-        m_simd.tileMax(scores + s.offset * m_lanes, s.count, top);
-        for (Index lane = 0; lane < m_lanes; ++lane) largest[at(lane)] = std::max(largest[at(lane)], top[lane]);
-      }
-    } else if (!lseGiven()) {
+    m_head.scores(panel.queries.get(), keys, count, scores, largest.data());
+    if (m_head.masked()) {
+      m_head.applyDenseMask(panel.rows, key, {}, count, scores);
+      largest.fill(kMinusInfinity);
       m_simd.tileMax(scores, count, largest.data());
     }
     if (!lseGiven()) {
@@ -208,11 +204,37 @@ class Runner {
         for (Index c = 0; c < columns; ++c) panel.sum.get()[c * m_lanes + lane] *= factor;
       });
     }
-    if (!wantSums()) return;
-    for (const Segment& s : work.segments) {
-      (s.eachKey ? m_simd.tileExpEach : m_simd.tileExpSum)(scores + s.offset * m_lanes, s.count, m_head.factor(),
-                                                           panel.reference.applied,
-                                                           panel.sum.get() + s.column * m_lanes);
+    for (const Segment& s : work.segments) foldSegment(panel, s, scores + s.offset * m_lanes);
+  }
+
+  /// The partial sums of all panels do not fit into L2: those of this tile arrive while its scores are computed.
+  void prefetchCells(const Panel& panel, const std::vector<Segment>& segments) const {
+    constexpr Index kLineFloats = static_cast<Index>(kAlignment / sizeof(float));
+    for (const Segment& s : segments) {
+      if (s.eachKey) continue;
+      for (Index i = s.column * m_lanes; i < (s.column + 1) * m_lanes; i += kLineFloats) {
+        __builtin_prefetch(panel.sum.get() + i, 1);
+        if (m_pass.max != nullptr) __builtin_prefetch(panel.top.get() + i, 1);
+      }
+    }
+  }
+
+  void foldSegment(Panel& panel, const Segment& s, const float* scores) const {
+    const float factor = m_head.factor();
+    const float* const reference = panel.reference.applied;
+    float* const sum = panel.sum.get() + s.column * m_lanes;
+    if (m_pass.max == nullptr) {
+      (s.eachKey ? m_simd.tileExpEach : m_simd.tileExpSum)(scores, s.count, factor, reference, sum);
+      return;
+    }
+    float* const top = panel.top.get() + s.column * m_lanes;
+    if (s.eachKey) {
+      std::copy_n(scores, s.count * m_lanes, top);  // the scores of such columns are their maxima
+      if (wantSums()) m_simd.tileExpEach(scores, s.count, factor, reference, sum);
+    } else if (wantSums()) {
+      m_simd.tileExpSumMax(scores, s.count, factor, reference, sum, top);
+    } else {
+      m_simd.tileMax(scores, s.count, top);
     }
   }
 
@@ -226,6 +248,15 @@ class Runner {
 
   void finish(Panel& panel, Index unit, CellRow& current) {
     Lanes lanes;
+    lanes.reference.fill(std::numeric_limits<float>::max());  // a row that does not count gets maxima of 0
+    std::array<double, kMaxLanes> totals{};
+    if (!lseGiven()) {
+      for (Index c = 0; c < m_columns; ++c) {
+        for (Index lane = 0; lane < m_lanes; ++lane) {
+          totals[at(lane)] += static_cast<double>(panel.sum.get()[c * m_lanes + lane]);
+        }
+      }
+    }
     for (std::size_t lane = 0; lane < panel.rows.size(); ++lane) {
       const Index row = panel.rows[lane];
       double lse2 = 0;
@@ -241,10 +272,7 @@ class Runner {
           m_pass.lse[row] = kMinusInfinity;
           continue;
         }
-        double total = 0;
-        for (Index c = 0; c < m_columns; ++c) {
-          total += static_cast<double>(panel.sum.get()[at(c * m_lanes) + lane]);
-        }
+        const double total = totals[lane];
         lse2 = static_cast<double>(panel.reference.applied[lane]) + std::log2(total);
         lanes.sumNorm[lane] = static_cast<float>(1.0 / total);
         m_pass.lse[row] = static_cast<float>(lse2 * kLn2);
@@ -316,23 +344,14 @@ class Runner {
             m_head.validPairs(panel.rows[at(lane)], m_pass.colEdges[at(c)], m_pass.colEdges[at(c + 1)]);
       }
     }
-    // A lane that does not count has a norm of 0 (and finite sums).
-    if (m_pass.mean != nullptr) {
-      for (Index c = 0; c < m_columns; ++c) {
-        const float* const sum = panel.sum.get() + c * m_lanes;
-        float total = 0;
-        for (Index lane = first; lane < last; ++lane) total += sum[lane] * lanes.sumNorm[at(lane)];
-        cells.sum[at(c)] += static_cast<double>(total);
-      }
-    }
-    if (m_pass.max != nullptr) {
-      for (Index c = 0; c < m_columns; ++c) {
-        const float* const top = panel.top.get() + c * m_lanes;
-        float best = cells.top[at(c)];
-        for (Index lane = first; lane < last; ++lane) best = std::max(best, top[lane] * lanes.topNorm[at(lane)]);
-        cells.top[at(c)] = best;
-      }
-    }
+    // A lane that does not count has a norm of 0 (and finite sums), as have those of other map rows here.
+    alignas(kAlignment) std::array<float, kMaxLanes> norm{};
+    const auto only = [&](const std::array<float, kMaxLanes>& from) {
+      std::copy(from.begin() + first, from.begin() + last, norm.begin() + first);
+      return norm.data();
+    };
+    if (m_pass.mean != nullptr) m_simd.addLanes(panel.sum.get(), m_columns, only(lanes.sumNorm), cells.sum.data());
+    if (m_pass.max != nullptr) m_simd.maxLanes(panel.top.get(), m_columns, only(lanes.topNorm), cells.top.data());
   }
 
   /// A unit's first map row may have begun in the unit before: it waits. Later ones are complete when the next begins.

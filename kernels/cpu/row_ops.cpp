@@ -23,7 +23,8 @@ std::size_t at(Index i) { return static_cast<std::size_t>(i); }
 /// Rows of scores of a few panels; the members below `base` are those of one panel at a time.
 struct RowWork {
   RowWork(const CpuHead& head, Index panels)
-      : queries(panels * head.dim() * head.simd().lanes),
+      : queries(panels * head.panelFloats()),
+        keyTile(head.tileFloats(kTileKeys)),
         tile(kTileKeys * head.simd().lanes),
         stride(rowStride(head)),
         scores(panels * head.simd().lanes * stride),
@@ -41,7 +42,7 @@ struct RowWork {
     return {base + lane * stride, at(keys)};
   }
 
-  AlignedFloats queries, tile;
+  AlignedFloats queries, keyTile, tile;
   Index stride;
   AlignedFloats scores, weights;
   std::vector<float> row;
@@ -99,14 +100,16 @@ class PanelLoop {
       return std::span(work.queryRows).subspan(at(row), at(std::min(lanes, last - first - row)));
     };
     for (Index row = 0; row < last - first; row += lanes) {
-      m_head.packPanel(panelRows(row), work.queries.get() + row * m_head.dim(), work.row.data());
+      m_head.packPanel(panelRows(row), work.queries.get() + row / lanes * m_head.panelFloats(), work.row.data());
     }
     for (Index key = 0; key < m_head.keyCount(); key += kTileKeys) {
       m_control.checkpoint();
       const Index count = std::min(kTileKeys, m_head.keyCount() - key);
+      const KeyTile keys = m_head.keys(key, count, work.keyTile.get());
+      alignas(kAlignment) std::array<float, kMaxLanes> unused{};
       for (Index row = 0; row < last - first; row += lanes) {
-        simd.scores(work.queries.get() + row * m_head.dim(), m_head.key(key), m_head.keyStride(), count, m_head.dim(),
-                    work.tile.get());
+        m_head.scores(work.queries.get() + row / lanes * m_head.panelFloats(), keys, count, work.tile.get(),
+                      unused.data());
         m_head.applyDenseMask(panelRows(row), key, {}, count, work.tile.get());
         simd.toRows(work.tile.get(), count, work.scores.get() + row * work.stride + key, work.stride);
       }

@@ -12,11 +12,14 @@ namespace sparsight::cpu {
 const SimdKernels* findSimdKernels(std::string_view name) noexcept {
 #if defined(__x86_64__)
   // The compiler's run-time check asks the operating system too (XSAVE), not only CPUID.
-  if (name == "avx512" && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) {
-    return &avx512Kernels();
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+  if (name == "avx512bf16" && avx512 && __builtin_cpu_supports("avx512bf16")) return &avx512Bf16Kernels();
+  if (name == "avx512" && avx512) return &avx512Kernels();
+  if (name == "avx2" && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+      __builtin_cpu_supports("f16c")) {
+    return &avx2Kernels();
   }
-  if (name == "avx2" && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &avx2Kernels();
 #endif
   return name == "baseline" ? &baselineKernels() : nullptr;
 }
@@ -26,14 +29,16 @@ const SimdKernels& simdKernels() {
   if (wanted != nullptr && *wanted != '\0') {
     const SimdKernels* const found = findSimdKernels(wanted);
     if (found == nullptr) {
-      throw Error(ErrorCode::InvalidArgument,
-                  fmt::format("SPARSIGHT_SIMD={}: not an instruction set of this CPU; use baseline, avx2 or avx512, "
-                              "or unset it",
-                              wanted));
+      throw Error(
+          ErrorCode::InvalidArgument,
+          fmt::format(
+              "SPARSIGHT_SIMD={}: not an instruction set of this CPU; use baseline, avx2, avx512 or avx512bf16, "
+              "or unset it",
+              wanted));
     }
     return *found;
   }
-  for (const std::string_view name : {"avx512", "avx2"}) {
+  for (const std::string_view name : {"avx512bf16", "avx512", "avx2"}) {
     if (const SimdKernels* const found = findSimdKernels(name)) return *found;
   }
   return baselineKernels();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <string_view>
 
 #include "sparsight/kernels/types.h"
@@ -17,25 +18,47 @@ inline constexpr Index kMaxLanes = 32;
 inline constexpr std::size_t kAlignment = 64;
 
 struct SimdKernels {
-  std::string_view name;  ///< "baseline", "avx2" or "avx512"
+  std::string_view name;  ///< "baseline", "avx2", "avx512" or "avx512bf16"
   Index lanes;            ///< queries per panel
   Index valueColumns;     ///< values are padded to a multiple of this many columns
 
-  /// scores[n, lanes] = key n . query; keys are rows of `dim` floats, `stride` floats apart.
-  void (*scores)(const float* panel, const float* keys, Index stride, Index count, Index dim, float* scores) noexcept;
+  /// scores[n, lanes] = key n . query; keys are rows of `dim` floats, `stride` floats apart. Also
+  /// largest[lane] = max(largest[lane], scores[., lane]).
+  void (*scores)(const float* panel, const float* keys, Index stride, Index count, Index dim, float* scores,
+                 float* largest) noexcept;
+  /// The same of bfloat16 numbers, two products per step, summed in float32 (the products are exact in it): panel is
+  /// [dim / 2, lanes, 2], dim is even, strides count elements. nullptr where the CPU has no such instruction.
+  void (*scoresBf16)(const std::uint16_t* panel, const std::uint16_t* keys, Index stride, Index count, Index dim,
+                     float* scores, float* largest) noexcept;
   /// largest[lane] = max(largest[lane], scores[., lane]).
   void (*tileMax)(const float* scores, Index count, float* largest) noexcept;
   /// sums[lane] += sum of exp2(scale * scores[., lane] - reference[lane]).
   void (*tileExpSum)(const float* scores, Index count, float scale, const float* reference, float* sums) noexcept;
+  /// tileExpSum and tileMax in one go.
+  void (*tileExpSumMax)(const float* scores, Index count, float scale, const float* reference, float* sums,
+                        float* largest) noexcept;
   /// sums[n, lane] += exp2(scale * scores[n, lane] - reference[lane]): a column per key.
   void (*tileExpEach)(const float* scores, Index count, float scale, const float* reference, float* sums) noexcept;
   /// tileExpSum, and the scores are replaced by the exponentials.
   void (*tileExp)(float* scores, Index count, float scale, const float* reference, float* sums) noexcept;
+  /// sums[n] += sum over the lanes of tile[n, .] * factor; lanes with a factor of 0 take no part.
+  void (*addLanes)(const float* tile, Index count, const float* factor, double* sums) noexcept;
+  /// tops[n] = max(tops[n], tile[n, .] * factor); tile and factor are at least 0.
+  void (*maxLanes)(const float* tile, Index count, const float* factor, float* tops) noexcept;
   /// out[lane, columns] += weights[., lane]^T values; columns is a multiple of valueColumns, rows 64-byte aligned.
   void (*accumulate)(const float* weights, Index count, const float* values, Index valueStride, Index columns,
                      float* out, Index outStride) noexcept;
+  /// The tile's centroids against what each lane has so far: distance = max(0, pointSquares + centreSquares[n] -
+  /// 2 scores), the least wins; ties go to the lowest. `first` is the number of the tile's first centroid.
+  void (*nearest)(const float* scores, Index count, const float* pointSquares, const float* centreSquares,
+                  std::int32_t first, float* best, std::int32_t* label) noexcept;
+  /// The same with the largest score.
+  void (*mostSimilar)(const float* scores, Index count, std::int32_t first, float* best, std::int32_t* label) noexcept;
   /// rows[lane * rowStride + n] = scores[n, lane].
   void (*toRows)(const float* scores, Index count, float* rows, Index rowStride) noexcept;
+  /// float16 and bfloat16 to float32, exact.
+  void (*widenHalf)(const std::uint16_t* from, Index count, float* to) noexcept;
+  void (*widenBf16)(const std::uint16_t* from, Index count, float* to) noexcept;
   /// One row: largest value (-inf for none).
   float (*rowMax)(const float* row, Index count) noexcept;
   /// One row: weights[n] = w = exp2(t), t = scale * (row[n] - top); adds the sums of w and of w t (0 where w is 0).
@@ -43,17 +66,21 @@ struct SimdKernels {
   void (*rowExp)(const float* row, Index count, float scale, float top, float* weights, double* sum,
                  double* sumLog) noexcept;
   /// Register-resident fused multiply-adds, for the peak probe: returns the floating point operations done. `sink`
-  /// holds 16 numbers, all different (equal chains would be computed once).
+  /// holds 32 numbers, all different (equal chains would be computed once).
   double (*peak)(Index rounds, float* sink) noexcept;
+  /// The same with bfloat16 dot products; nullptr where the CPU has none.
+  double (*peakBf16)(Index rounds, float* sink) noexcept;
 };
 
 const SimdKernels& baselineKernels() noexcept;
 #if defined(__x86_64__)
 const SimdKernels& avx2Kernels() noexcept;
 const SimdKernels& avx512Kernels() noexcept;
+const SimdKernels& avx512Bf16Kernels() noexcept;
 #endif
 
-/// The widest set that this CPU runs, or the one named by SPARSIGHT_SIMD (baseline, avx2, avx512).
+/// The widest set that this CPU runs, or the one named by SPARSIGHT_SIMD (baseline, avx2, avx512,
+/// avx512bf16).
 /// Throws Error{InvalidArgument} when that name is unknown or the CPU lacks it.
 const SimdKernels& simdKernels();
 /// A named set, or nullptr when it is unknown or this CPU lacks it.

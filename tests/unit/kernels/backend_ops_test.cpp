@@ -30,7 +30,7 @@ TEST_P(BackendOpsTable, AgreesWithTheOracle) {
 }
 
 INSTANTIATE_TEST_SUITE_P(BackendOpsTable, BackendOpsTable,
-                         ::testing::Combine(::testing::Values("baseline", "avx2", "avx512"),
+                         ::testing::Combine(::testing::Values("baseline", "avx2", "avx512", "avx512bf16"),
                                             ::testing::Range(std::size_t{0}, testing::opCases().size())),
                          [](const auto& param) {
                            return fmt::format("{}_{}", std::get<0>(param.param),

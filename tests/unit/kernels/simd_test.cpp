@@ -22,7 +22,7 @@ class SimdSets : public ::testing::TestWithParam<const char*> {
   }
   const SimdKernels* m_simd = nullptr;
 };
-INSTANTIATE_TEST_SUITE_P(SimdSets, SimdSets, ::testing::Values("baseline", "avx2", "avx512"));
+INSTANTIATE_TEST_SUITE_P(SimdSets, SimdSets, ::testing::Values("baseline", "avx2", "avx512", "avx512bf16"));
 
 TEST_P(SimdSets, ExponentialIsGoodToAMillionth) {
   constexpr Index kCount = 40001;
@@ -71,7 +71,10 @@ TEST_P(SimdSets, EqualKeysHaveEqualScoresWhereverTheyStand) {
     for (std::size_t i = 0; i < keys.size(); ++i)
       keys[i] = std::cos(static_cast<float>(i % static_cast<std::size_t>(dim)));
     AlignedFloats scores(kKeys * lanes);
-    m_simd->scores(panel.get(), keys.data(), dim, kKeys, dim, scores.get());
+    AlignedFloats largest(lanes);
+    std::fill_n(largest.get(), lanes, -1e30F);
+    m_simd->scores(panel.get(), keys.data(), dim, kKeys, dim, scores.get(), largest.get());
+    EXPECT_EQ(largest.get()[3], scores.get()[3]);
     for (Index n = 1; n < kKeys; ++n) {
       for (Index lane = 0; lane < lanes; ++lane) {
         ASSERT_EQ(scores.get()[n * lanes + lane], scores.get()[lane]) << "key " << n << ", lane " << lane;
