@@ -95,6 +95,7 @@ void FallbackBackend::note(Op op, const std::string& why) {
 
 void FallbackBackend::retire(const std::string& why) {
   m_retiredWhy = why;
+  takeNotes();
   m_primary.reset();
 }
 
@@ -172,6 +173,14 @@ ClusterResult FallbackBackend::cluster(const PreparedHead& head, const ClusterRe
              [&](Backend& backend, const PreparedHead& side) { return backend.cluster(side, request, control); });
 }
 
-std::vector<std::string> FallbackBackend::takeFallbacks() { return std::exchange(m_fallbacks, {}); }
+void FallbackBackend::takeNotes() {
+  if (!m_primary) return;
+  for (std::string& note : m_primary->takeFallbacks()) m_fallbacks.push_back(std::move(note));
+}
+
+std::vector<std::string> FallbackBackend::takeFallbacks() {
+  takeNotes();
+  return std::exchange(m_fallbacks, {});
+}
 
 }  // namespace sparsight

@@ -52,6 +52,7 @@ class FallbackBackend final : public Backend {
   auto run(Op op, const PreparedHead& prepared, const Control& control, const Call& call);
   void note(Op op, const std::string& why);
   void retire(const std::string& why);
+  void takeNotes();
 
   std::unique_ptr<Backend> m_primary;  ///< null once retired
   std::unique_ptr<Backend> m_cpu;

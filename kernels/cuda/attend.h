@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// Attention of listed query rows over exact key intervals, renormalised over the kept keys: streaming softmax over
-// 64-key tiles; a tile that no row of the block keeps is not computed.
+// Attention of listed query rows over exact key intervals or over each row's largest scores, renormalised over the kept
+// keys: streaming softmax over 64-key tiles; a tile that no row of the block keeps is not computed.
 
 #include "cuda/pooled_map.h"
 
@@ -19,6 +19,9 @@ struct AttendParams {
   const std::int64_t* keepFirst;  ///< [rowCount] first interval of each row; null: all keys are kept
   const std::int64_t* keepLast;   ///< [rowCount] one past the last
   const std::int32_t* intervals;  ///< pairs first, last: sorted, disjoint, non-empty
+  const float* cut;             ///< [rowCount] kept: cutSign * q.k above it, or equal and key <= lastTie; null: no cut
+  float cutSign;                ///< as the scores that the cut was found in: 0 for a scale of 0, where all keys tie
+  const std::int32_t* lastTie;  ///< [rowCount]
   float sign;
   float exponentScale;
   double absScale;
@@ -38,19 +41,19 @@ struct ValueStage {
   float stage[stageFloats(kWidth)];
 };
 
-template <int kWidth>
+template <class Tile, int kWidth>
 struct AttendShared {
   // The stages of q and k are free while V is multiplied; one 16-key stage of V fits into them up to width 256.
   union {
-    ScoreShared scores;
+    typename Tile::Shared scores;
     ValueStage<kWidth> value;
   };
   float rowScale[kTileRows];
 };
 
-template <int kWidth>
+template <class Tile, int kWidth>
 struct AttendState {
-  ScoreState tile;
+  typename Tile::State tile;
   Partial part;  ///< this lane's share of the row, relative to the row's running maximum
   float rowMax;
   std::int64_t cursor;  ///< first interval of the row that ends behind the current tile's start
@@ -58,9 +61,9 @@ struct AttendState {
   float acc[4][threadCols(kWidth)];
 };
 
-/// Block x: 64 listed rows. kWidth: padded columns of V (0, 64, 128 or 256).
-template <class T, int kWidth, class Block>
-SPARSIGHT_DEVICE void attendBody(Block& block, AttendShared<kWidth>& shared, const AttendParams& p) {
+/// Block x: 64 listed rows. T: type of V; kWidth: its padded columns (0, 64, 128 or 256).
+template <class T, class Tile, int kWidth, class Block>
+SPARSIGHT_DEVICE void attendBody(Block& block, AttendShared<Tile, kWidth>& shared, const AttendParams& p) {
   static_assert(sizeof(shared.value) <= sizeof(shared.scores.q) + sizeof(shared.scores.k),
                 "the V stage must not reach the probabilities");
   const std::int32_t listBase = block.x() * kTileRows;
@@ -90,7 +93,7 @@ SPARSIGHT_DEVICE void attendBody(Block& block, AttendShared<kWidth>& shared, con
       });
       if (!wanted) continue;
     }
-    scoreTile<T>(
+    Tile::run(
         block, shared.scores, p.in, [&](int i) { return p.rows[listBase + i]; }, rowCount, key0, p.keyCount);
     // Mark what is not kept, find the row's maximum.
     block.each([&](int t, auto& s) {
@@ -104,6 +107,10 @@ SPARSIGHT_DEVICE void attendBody(Block& block, AttendShared<kWidth>& shared, con
         if (kept && p.keepFirst != nullptr) {
           while (cursor < s.cursorEnd && p.intervals[2 * cursor + 1] <= key) ++cursor;
           kept = cursor < s.cursorEnd && p.intervals[2 * cursor] <= key;
+        }
+        if (kept && p.cut != nullptr) {
+          const float score = p.cutSign * scores[c];
+          kept = score > p.cut[listBase + row] || (score == p.cut[listBase + row] && key <= p.lastTie[listBase + row]);
         }
         if (kept) kept = p.validity.allows(listBase + row, key);
         if (kept) {

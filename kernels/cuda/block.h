@@ -18,10 +18,12 @@
 #include <cuda_fp16.h>
 #define SPARSIGHT_DEVICE __device__ __forceinline__
 #define SPARSIGHT_UNROLL _Pragma("unroll")
+#define SPARSIGHT_UNROLL_BY_8 _Pragma("unroll 8")
 #else
 #include "convert.h"
 #define SPARSIGHT_DEVICE inline
 #define SPARSIGHT_UNROLL
+#define SPARSIGHT_UNROLL_BY_8
 #endif
 
 namespace sparsight::cuda {
@@ -93,12 +95,85 @@ SPARSIGHT_DEVICE void storeShared(float* p, Float4 value) {
 
 // The unqualified C functions resolve to the device versions under nvcc and to the C library on the host.
 SPARSIGHT_DEVICE float exp2Of(float x) { return ::exp2f(x); }
+// a b + c in one rounding on the device, said outright: kernels that must see the same bits may not depend on what the
+// compiler contracts. The host rounds twice, but the same way everywhere.
+SPARSIGHT_DEVICE float fmaOf(float a, float b, float c) {
+#ifdef __CUDACC__
+  return __fmaf_rn(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
 SPARSIGHT_DEVICE float maxOf(float a, float b) { return ::fmaxf(a, b); }
 SPARSIGHT_DEVICE float negativeInfinity() { return -HUGE_VALF; }
+/// Counters and fixed-point sums: integers, so that the order of additions does not matter.
+using Counter = unsigned long long;
+SPARSIGHT_DEVICE void addAtomic(std::uint32_t* to, std::uint32_t value) {
+#ifdef __CUDACC__
+  atomicAdd(to, value);
+#else
+  *to += value;
+#endif
+}
+SPARSIGHT_DEVICE void addAtomic(Counter* to, Counter value) {
+#ifdef __CUDACC__
+  atomicAdd(to, value);
+#else
+  *to += value;
+#endif
+}
+SPARSIGHT_DEVICE std::uint32_t bitsOf(float x) {
+  std::uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+SPARSIGHT_DEVICE float floatOf(std::uint32_t bits) {
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
 SPARSIGHT_DEVICE int minOf(int a, int b) { return a < b ? a : b; }
 SPARSIGHT_DEVICE int maxOf(int a, int b) { return a > b ? a : b; }
 
+/// Registers of one thread for a step of 16 x 32 x 16 of its warp: four products m16n8k16 of 16-bit elements (two in
+/// each word, the lower one first), summed in fp32. Lane l = 4 g + i of the warp holds
+///   a[0], a[1]: row g and g + 8, depth 2 i and 2 i + 1; a[2], a[3]: the same at depth + 8
+///   b[n][0]: column 8 n + g, depth 2 i and 2 i + 1; b[n][1]: the same at depth + 8
+///   acc[n][0..1]: row g, columns 8 n + 2 i and 8 n + 2 i + 1; acc[n][2..3]: the same of row g + 8
+/// (PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type").
+struct MmaFragments {
+  std::uint32_t a[4];
+  std::uint32_t b[4][2];
+  float acc[4][4];
+};
+
 #ifdef __CUDACC__
+SPARSIGHT_DEVICE void multiplyFragments(float (&acc)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],
+                                        Bf16Bits) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
+      "%3};"
+      : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  __trap();  // never launched there
+#endif
+}
+SPARSIGHT_DEVICE void multiplyFragments(float (&acc)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],
+                                        HalfBits) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
+      "%3};"
+      : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  __trap();  // never launched there
+#endif
+}
+
 /// The block of the running kernel: state lives in registers, each() is a plain call.
 template <class State>
 class DeviceBlock {
@@ -110,6 +185,11 @@ class DeviceBlock {
     body(static_cast<int>(threadIdx.x), m_state);
   }
   __device__ __forceinline__ void sync() { __syncthreads(); }
+  /// Reads what every thread of the block holds alike into a variable of the body.
+  template <class Body>
+  __device__ __forceinline__ void uniform(Body&& body) {
+    body(m_state);
+  }
 
   /// Merges the four lanes of each row in a fixed order; only lane 0 holds the result afterwards.
   template <class Get, class Merge>
@@ -124,6 +204,13 @@ class DeviceBlock {
     float& value = get(m_state);
     value = ::fmaxf(value, __shfl_xor_sync(0xFFFFFFFFU, value, 1));
     value = ::fmaxf(value, __shfl_xor_sync(0xFFFFFFFFU, value, 2));
+  }
+  /// acc += a b of every warp of the block; no barrier. T: HalfBits or Bf16Bits.
+  template <class T, class Get>
+  __device__ __forceinline__ void multiply(Get&& get) {
+    MmaFragments& own = get(m_state);
+    SPARSIGHT_UNROLL
+    for (int n = 0; n < 4; ++n) multiplyFragments(own.acc[n], own.a, own.b[n], T{});
   }
   /// True for all when the predicate holds for any thread. A barrier.
   template <class Predicate>
@@ -147,6 +234,10 @@ class HostBlock {
     for (int t = 0; t < kThreads; ++t) body(t, m_states[static_cast<std::size_t>(t)]);
   }
   void sync() {}
+  template <class Body>
+  void uniform(Body&& body) {
+    body(m_states.front());
+  }
   template <class Get, class Merge>
   void mergeLanes(Get&& get, Merge&& merge) {
     for (std::size_t t = 0; t < m_states.size(); t += kLanes) {
@@ -163,6 +254,44 @@ class HostBlock {
       for (std::size_t i = 0; i < kLanes; ++i) get(m_states[t + i]) = largest;
     }
   }
+  // The matrices of each warp are put together from what its lanes hold, as the instruction reads them.
+  template <class T, class Get>
+  void multiply(Get&& get) {
+    for (std::size_t first = 0; first < m_states.size(); first += 32) {
+      float a[16][16];
+      float b[16][32];
+      for (std::size_t lane = 0; lane < 32; ++lane) {
+        const MmaFragments& own = get(m_states[first + lane]);
+        const std::size_t group = lane / 4;
+        const std::size_t depth = lane % 4 * 2;
+        for (std::size_t half = 0; half < 2; ++half) {
+          for (std::size_t i = 0; i < 4; ++i) {
+            a[group + i % 2 * 8][depth + i / 2 * 8 + half] = elementOf<T>(own.a[i], half);
+          }
+          for (std::size_t n = 0; n < 4; ++n) {
+            for (std::size_t i = 0; i < 2; ++i) {
+              b[depth + i * 8 + half][n * 8 + group] = elementOf<T>(own.b[n][i], half);
+            }
+          }
+        }
+      }
+      float sum[16][32];
+      for (std::size_t row = 0; row < 16; ++row) {
+        for (std::size_t col = 0; col < 32; ++col) sum[row][col] = 0.0F;
+        for (std::size_t e = 0; e < 16; ++e) {
+          for (std::size_t col = 0; col < 32; ++col) sum[row][col] += a[row][e] * b[e][col];
+        }
+      }
+      for (std::size_t lane = 0; lane < 32; ++lane) {
+        MmaFragments& own = get(m_states[first + lane]);
+        for (std::size_t n = 0; n < 4; ++n) {
+          for (std::size_t i = 0; i < 4; ++i) {
+            own.acc[n][i] += sum[lane / 4 + i / 2 * 8][n * 8 + lane % 4 * 2 + i % 2];
+          }
+        }
+      }
+    }
+  }
   template <class Predicate>
   bool any(Predicate&& predicate) {
     bool found = false;
@@ -171,6 +300,11 @@ class HostBlock {
   }
 
  private:
+  template <class T>
+  static float elementOf(std::uint32_t word, std::size_t half) {
+    return toFloat(T{static_cast<std::uint16_t>(word >> (16U * static_cast<unsigned>(half)))});
+  }
+
   int m_x, m_y;
   std::vector<State> m_states;
 };

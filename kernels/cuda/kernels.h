@@ -1,20 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// Launchers of the portable kernels; each returns cudaGetLastError() of its launch. Everything runs on `stream`.
+// Launchers; each returns cudaGetLastError() of its launch. Everything runs on `stream`. Path::Mma needs compute
+// capability 8.0.
 
 #include <cuda_runtime_api.h>
 
 #include "cuda/attend.h"
+#include "cuda/cluster.h"
+#include "cuda/dispatch.h"
 #include "cuda/pooled_map.h"
+#include "cuda/score_rows.h"
 
 namespace sparsight::cuda {
 
-cudaError_t launchPartials(DType dtype, const PartialsParams& params, Index splits, cudaStream_t stream);
+/// Blocks of 64 rows.
+constexpr Index tilesOf(Index rows) { return (rows + kTileRows - 1) / kTileRows; }
+/// Blocks of a launch along the keys.
+constexpr Index keyBlocksOf(const ScoreRowsParams& params) {
+  return (static_cast<Index>(params.keyCount) + params.keysPerBlock - 1) / params.keysPerBlock;
+}
+
+cudaError_t launchPartials(DType dtype, Path path, const PartialsParams& params, Index splits, cudaStream_t stream);
 cudaError_t launchRowLse(const RowLseParams& params, cudaStream_t stream);
 cudaError_t launchCells(const CellsParams& params, Index rowBlocks, cudaStream_t stream);
 /// valueWidth: columns of V, 0 without; at most 256.
-cudaError_t launchAttend(DType dtype, Index valueWidth, const AttendParams& params, cudaStream_t stream);
+cudaError_t launchAttend(DType dtype, Path path, Index valueWidth, const AttendParams& params, cudaStream_t stream);
+
+cudaError_t launchScoreRows(DType dtype, Path path, const ScoreRowsParams& params, cudaStream_t stream);
+/// k: float32 rows, split in three where splitsFloats() says so.
+cudaError_t launchFloatScoreRows(DType dtype, Path path, const ScoreRowsParams& params, cudaStream_t stream);
+cudaError_t launchRowStats(const RowStatsParams& params, Index rows, cudaStream_t stream);
+cudaError_t launchTopCut(const TopCutParams& params, Index rows, cudaStream_t stream);
+cudaError_t launchGlobalRows(const GlobalParams& params, Index rows, cudaStream_t stream);
+cudaError_t launchGlobalPass(const GlobalParams& params, Index rows, cudaStream_t stream);
+
+cudaError_t launchSquares(DType dtype, const SquaresParams& params, cudaStream_t stream);
+/// k: float32 rows, split in three where splitsFloats() says so.
+cudaError_t launchAssign(DType dtype, Path path, const AssignParams& params, cudaStream_t stream);
+cudaError_t launchMeans(DType dtype, const MeansParams& params, Index clusters, cudaStream_t stream);
+
 /// One thread writes 1 to *out: proves that this program has code for the device.
 cudaError_t launchTrial(std::int32_t* out, cudaStream_t stream);
 

@@ -37,8 +37,9 @@ struct PartialsParams {
   std::int32_t* partCount;  ///< same shape; null without a dense mask (then counts are those of the keys)
 };
 
+template <class Tile>
 struct PartialsState {
-  ScoreState tile;
+  typename Tile::State tile;
   Partial part;
 };
 
@@ -67,8 +68,8 @@ SPARSIGHT_DEVICE void addSegment(Partial& part, const float* scores, int first, 
 }
 
 /// Block x: rows [row0 + 64 x, ...), block y: one split of the sub-blocks.
-template <class T, class Block>
-SPARSIGHT_DEVICE void partialsBody(Block& block, ScoreShared& shared, const PartialsParams& p) {
+template <class Tile, class Block>
+SPARSIGHT_DEVICE void partialsBody(Block& block, typename Tile::Shared& shared, const PartialsParams& p) {
   const std::int32_t rowBase = p.row0 + block.x() * kTileRows;
   const int rowCount = minOf(kTileRows, p.rowEnd - rowBase);
   std::int32_t sub = p.splitPtr[block.y()];
@@ -76,7 +77,7 @@ SPARSIGHT_DEVICE void partialsBody(Block& block, ScoreShared& shared, const Part
   const std::int32_t keyEnd = p.subBounds[p.splitPtr[block.y() + 1]];
   block.each([&](int, auto& s) { s.part = Partial::none(); });
   for (std::int32_t key0 = keyBegin; key0 < keyEnd; key0 += kTileKeys) {
-    scoreTile<T>(
+    Tile::run(
         block, shared, p.in, [&](int i) { return rowBase + i; }, rowCount, key0, keyEnd);
     const std::int32_t tileEnd = minOf(key0 + kTileKeys, keyEnd);
     for (std::int32_t position = key0; position < tileEnd;) {
@@ -196,6 +197,7 @@ struct CellsParams {
   const std::int32_t* subPtr;      ///< [cols + 1] sub-blocks of each column block
   std::int32_t firstRowBlock;
   std::int32_t cols;
+  std::int32_t firstRow;    ///< of the whole operation; launches start at multiples of kTileRows from it
   double* cellSum;          ///< [row blocks, cols] sum of p, added to over the launches
   float* cellMax;           ///< same shape
   std::int64_t* cellCount;  ///< same shape: valid pairs
@@ -205,60 +207,78 @@ struct CellsShared {
   float max[kCellRowLanes][kCellCols];
   std::int64_t count[kCellRowLanes][kCellCols];
 };
-struct CellsState {};
+struct CellsState {
+  double sum;
+  float max;
+  std::int64_t count;
+};
 
-/// Block y: 64 column blocks. Every cell belongs to one thread group of one block per launch, and launches follow one
-/// another on a stream, so the order of additions never changes.
+/// Block y: 64 column blocks. Every cell belongs to one thread group of one block per launch, launches follow one
+/// another on a stream, and rows are added in steps of kTileRows counted from the operation's first row: the order of
+/// additions never changes, however the rows are cut into launches.
 template <class Block>
 SPARSIGHT_DEVICE void cellsBody(Block& block, CellsShared& shared, const CellsParams& p) {
   const std::int32_t rowBlock = p.firstRowBlock + block.x();
   const std::int32_t rowFirst = maxOf(p.rowBounds[rowBlock], p.parts.row0);
   const std::int32_t rowLast = minOf(p.rowBounds[rowBlock + 1], p.parts.rowEnd);
-  block.each([&](int t, auto&) {
-    const int lane = t / kCellCols;
-    const std::int32_t col = block.y() * kCellCols + t % kCellCols;
-    double sum = 0;
-    float max = 0;
-    std::int64_t count = 0;
-    if (col < p.cols) {
-      const std::int32_t subFirst = p.subPtr[col];
-      const std::int32_t subLast = p.subPtr[col + 1];
-      for (std::int32_t row = rowFirst + lane; row < rowLast; row += kCellRowLanes) {
-        if (p.queryValid != nullptr && p.queryValid[row] == 0) continue;
-        const double lse = p.lse[row];
-        for (std::int32_t sub = subFirst; sub < subLast; ++sub) {
-          const std::int32_t pairs = p.parts.countAt(row, sub);
-          if (pairs == 0) continue;
-          const std::int64_t at = p.parts.at(row, sub);
-          // The difference in double: both terms may be 1e4 while their difference decides.
-          const float peak =
-              ::expf(static_cast<float>(static_cast<double>(p.parts.partMax[at]) * p.parts.absScale - lse));
-          sum += static_cast<double>(p.parts.partSum[at]) * static_cast<double>(peak);
-          max = maxOf(max, peak);
-          count += pairs;
-        }
-      }
-    }
-    shared.sum[lane][t % kCellCols] = sum;
-    shared.max[lane][t % kCellCols] = max;
-    shared.count[lane][t % kCellCols] = count;
-  });
-  block.sync();
-  block.each([&](int t, auto&) {
-    const std::int32_t col = block.y() * kCellCols + t % kCellCols;
+  block.each([&](int t, auto& s) {
+    const std::int32_t col = block.y() * kCellCols + t;
     if (t >= kCellCols || col >= p.cols) return;
     const std::int64_t at = static_cast<std::int64_t>(rowBlock) * p.cols + col;
-    double sum = p.cellSum[at];
-    float max = p.cellMax[at];
-    std::int64_t count = p.cellCount[at];
-    for (int lane = 0; lane < kCellRowLanes; ++lane) {
-      sum += shared.sum[lane][t];
-      max = maxOf(max, shared.max[lane][t]);
-      count += shared.count[lane][t];
-    }
-    p.cellSum[at] = sum;
-    p.cellMax[at] = max;
-    p.cellCount[at] = count;
+    s.sum = p.cellSum[at];
+    s.max = p.cellMax[at];
+    s.count = p.cellCount[at];
+  });
+  for (std::int32_t step = rowFirst; step < rowLast;) {
+    const std::int32_t stepEnd = minOf(rowLast, p.firstRow + ((step - p.firstRow) / kTileRows + 1) * kTileRows);
+    block.each([&](int t, auto&) {
+      const int lane = t / kCellCols;
+      const std::int32_t col = block.y() * kCellCols + t % kCellCols;
+      double sum = 0;
+      float max = 0;
+      std::int64_t count = 0;
+      if (col < p.cols) {
+        const std::int32_t subFirst = p.subPtr[col];
+        const std::int32_t subLast = p.subPtr[col + 1];
+        for (std::int32_t row = step + lane; row < stepEnd; row += kCellRowLanes) {
+          if (p.queryValid != nullptr && p.queryValid[row] == 0) continue;
+          const double lse = p.lse[row];
+          for (std::int32_t sub = subFirst; sub < subLast; ++sub) {
+            const std::int32_t pairs = p.parts.countAt(row, sub);
+            if (pairs == 0) continue;
+            const std::int64_t at = p.parts.at(row, sub);
+            // The difference in double: both terms may be 1e4 while their difference decides.
+            const float peak =
+                ::expf(static_cast<float>(static_cast<double>(p.parts.partMax[at]) * p.parts.absScale - lse));
+            sum += static_cast<double>(p.parts.partSum[at]) * static_cast<double>(peak);
+            max = maxOf(max, peak);
+            count += pairs;
+          }
+        }
+      }
+      shared.sum[lane][t % kCellCols] = sum;
+      shared.max[lane][t % kCellCols] = max;
+      shared.count[lane][t % kCellCols] = count;
+    });
+    block.sync();
+    block.each([&](int t, auto& s) {
+      if (t >= kCellCols) return;
+      for (int lane = 0; lane < kCellRowLanes; ++lane) {
+        s.sum += shared.sum[lane][t];
+        s.max = maxOf(s.max, shared.max[lane][t]);
+        s.count += shared.count[lane][t];
+      }
+    });
+    block.sync();
+    step = stepEnd;
+  }
+  block.each([&](int t, auto& s) {
+    const std::int32_t col = block.y() * kCellCols + t;
+    if (t >= kCellCols || col >= p.cols) return;
+    const std::int64_t at = static_cast<std::int64_t>(rowBlock) * p.cols + col;
+    p.cellSum[at] = s.sum;
+    p.cellMax[at] = s.max;
+    p.cellCount[at] = s.count;
   });
 }
 

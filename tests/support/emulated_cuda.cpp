@@ -7,9 +7,14 @@
 #define cuda emulated_cuda
 #define probeCuda probeEmulatedCuda
 #define createCudaBackend createEmulatedCudaBackend
+#define cudaDeviceSeconds emulatedCudaDeviceSeconds
 #include "cuda/device_memory.cpp"
-// The order matters: the second file uses the first one's header.
+// The order matters: the others use the first one's header.
+#include "cuda/attend_ops.cpp"
+#include "cuda/cluster_ops.cpp"
 #include "cuda/cuda_backend.cpp"
+#include "cuda/map_ops.cpp"
+#include "cuda/row_ops.cpp"
 
 namespace sparsight {
 
@@ -47,8 +52,6 @@ cudaError_t runGrid(Index x, Index y, const Body& body) {
   }
   return cudaSuccess;
 }
-Index tilesOf(Index rows) { return (rows + kTileRows - 1) / kTileRows; }
-
 // Shared memory is not cleared between blocks of a real launch either.
 template <class Shared>
 std::unique_ptr<Shared> dirtyShared() {
@@ -57,40 +60,21 @@ std::unique_ptr<Shared> dirtyShared() {
   return shared;
 }
 
-template <class T>
-cudaError_t runPartials(const PartialsParams& params, Index splits) {
-  const auto shared = dirtyShared<ScoreShared>();
-  return runGrid<PartialsState>(tilesOf(params.rowEnd - params.row0), splits,
-                                [&](auto& block) { partialsBody<T>(block, *shared, params); });
-}
-
-template <class T, int kWidth>
-cudaError_t runAttend(const AttendParams& params) {
-  const auto shared = dirtyShared<AttendShared<kWidth>>();
-  return runGrid<AttendState<kWidth>>(tilesOf(params.rowCount), 1,
-                                      [&](auto& block) { attendBody<T, kWidth>(block, *shared, params); });
-}
-
-template <class T>
-cudaError_t chooseAttend(Index valueWidth, const AttendParams& params) {
-  if (valueWidth == 0) return runAttend<T, 0>(params);
-  if (valueWidth <= 64) return runAttend<T, 64>(params);
-  if (valueWidth <= 128) return runAttend<T, 128>(params);
-  return runAttend<T, 256>(params);
+/// A grid of blocks with shared memory of type Shared and threads of type State.
+template <class State, class Shared, class Body>
+cudaError_t runShared(Index x, Index y, const Body& body) {
+  const auto shared = dirtyShared<Shared>();
+  return runGrid<State>(x, y, [&](auto& block) { body(block, *shared); });
 }
 
 }  // namespace
 
-cudaError_t launchPartials(DType dtype, const PartialsParams& params, Index splits, cudaStream_t) {
-  switch (dtype) {
-    case DType::F32:
-      return runPartials<float>(params, splits);
-    case DType::F16:
-      return runPartials<HalfBits>(params, splits);
-    case DType::BF16:
-      return runPartials<Bf16Bits>(params, splits);
-  }
-  return cudaErrorInvalidValue;
+cudaError_t launchPartials(DType dtype, Path path, const PartialsParams& params, Index splits, cudaStream_t) {
+  return forHead(dtype, path, [&]<class T, class Tile>() {
+    return runShared<PartialsState<Tile>, typename Tile::Shared>(
+        tilesOf(params.rowEnd - params.row0), splits,
+        [&](auto& block, auto& shared) { partialsBody<Tile>(block, shared, params); });
+  });
 }
 
 cudaError_t launchRowLse(const RowLseParams& params, cudaStream_t) {
@@ -99,21 +83,73 @@ cudaError_t launchRowLse(const RowLseParams& params, cudaStream_t) {
 }
 
 cudaError_t launchCells(const CellsParams& params, Index rowBlocks, cudaStream_t) {
-  const auto shared = dirtyShared<CellsShared>();
-  return runGrid<CellsState>(rowBlocks, (params.cols + kCellCols - 1) / kCellCols,
-                             [&](auto& block) { cellsBody(block, *shared, params); });
+  return runShared<CellsState, CellsShared>(rowBlocks, (params.cols + kCellCols - 1) / kCellCols,
+                                            [&](auto& block, auto& shared) { cellsBody(block, shared, params); });
 }
 
-cudaError_t launchAttend(DType dtype, Index valueWidth, const AttendParams& params, cudaStream_t) {
-  switch (dtype) {
-    case DType::F32:
-      return chooseAttend<float>(valueWidth, params);
-    case DType::F16:
-      return chooseAttend<HalfBits>(valueWidth, params);
-    case DType::BF16:
-      return chooseAttend<Bf16Bits>(valueWidth, params);
-  }
-  return cudaErrorInvalidValue;
+cudaError_t launchAttend(DType dtype, Path path, Index valueWidth, const AttendParams& params, cudaStream_t) {
+  return forHead(dtype, path, [&]<class T, class Tile>() {
+    return forWidth(valueWidth, [&]<int kWidth>() {
+      return runShared<AttendState<Tile, kWidth>, AttendShared<Tile, kWidth>>(
+          tilesOf(params.rowCount), 1,
+          [&](auto& block, auto& shared) { attendBody<T, Tile, kWidth>(block, shared, params); });
+    });
+  });
+}
+
+cudaError_t launchScoreRows(DType dtype, Path path, const ScoreRowsParams& params, cudaStream_t) {
+  return forHead(dtype, path, [&]<class T, class Tile>() {
+    return runShared<ScoreRowsState<Tile>, typename Tile::Shared>(
+        tilesOf(params.rowCount), keyBlocksOf(params),
+        [&](auto& block, auto& shared) { scoreRowsBody<Tile>(block, shared, params); });
+  });
+}
+
+cudaError_t launchFloatScoreRows(DType dtype, Path path, const ScoreRowsParams& params, cudaStream_t) {
+  return forFloatRows(dtype, path, [&]<class Tile>() {
+    return runShared<ScoreRowsState<Tile>, typename Tile::Shared>(
+        tilesOf(params.rowCount), keyBlocksOf(params),
+        [&](auto& block, auto& shared) { scoreRowsBody<Tile>(block, shared, params); });
+  });
+}
+
+cudaError_t launchRowStats(const RowStatsParams& params, Index rows, cudaStream_t) {
+  return runShared<SelectState, SelectShared>(rows, 1,
+                                              [&](auto& block, auto& shared) { rowStatsBody(block, shared, params); });
+}
+
+cudaError_t launchTopCut(const TopCutParams& params, Index rows, cudaStream_t) {
+  return runShared<SelectState, SelectShared>(rows, 1,
+                                              [&](auto& block, auto& shared) { topCutBody(block, shared, params); });
+}
+
+cudaError_t launchGlobalRows(const GlobalParams& params, Index rows, cudaStream_t) {
+  return runShared<SelectState, SelectShared>(
+      rows, 1, [&](auto& block, auto& shared) { globalRowsBody(block, shared, params); });
+}
+
+cudaError_t launchGlobalPass(const GlobalParams& params, Index rows, cudaStream_t) {
+  return runShared<SelectState, SelectShared>(
+      rows, 1, [&](auto& block, auto& shared) { globalPassBody(block, shared, params); });
+}
+
+cudaError_t launchSquares(DType dtype, const SquaresParams& params, cudaStream_t) {
+  return forType(dtype, [&]<class T>() {
+    return runGrid<SquaresState>(tilesOf(params.rowCount), 1, [&](auto& block) { squaresBody<T>(block, params); });
+  });
+}
+
+cudaError_t launchAssign(DType dtype, Path path, const AssignParams& params, cudaStream_t) {
+  return forFloatRows(dtype, path, [&]<class Tile>() {
+    return runShared<AssignState<Tile>, typename Tile::Shared>(
+        tilesOf(params.rowCount), 1, [&](auto& block, auto& shared) { assignBody<Tile>(block, shared, params); });
+  });
+}
+
+cudaError_t launchMeans(DType dtype, const MeansParams& params, Index clusters, cudaStream_t) {
+  return forType(dtype, [&]<class T>() {
+    return runGrid<MeansState>(clusters, 1, [&](auto& block) { meansBody<T>(block, params); });
+  });
 }
 
 cudaError_t launchTrial(std::int32_t* out, cudaStream_t) {

@@ -17,6 +17,7 @@ enum cudaError_t {
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
   cudaErrorInsufficientDriver = 35,
+  cudaErrorDevicesUnavailable = 46,
   cudaErrorNoDevice = 100,
   cudaErrorInvalidKernelImage = 200,
   cudaErrorNoKernelImageForDevice = 209,
@@ -24,6 +25,7 @@ enum cudaError_t {
   cudaErrorNvlinkUncorrectable = 220,
   cudaErrorUnsupportedPtxVersion = 222,
   cudaErrorIllegalAddress = 700,
+  cudaErrorLaunchOutOfResources = 701,
   cudaErrorLaunchTimeout = 702,
   cudaErrorContextIsDestroyed = 709,
   cudaErrorAssert = 710,
@@ -34,9 +36,11 @@ enum cudaError_t {
   cudaErrorInvalidPc = 718,
   cudaErrorLaunchFailure = 719,
   cudaErrorContained = 721,
+  cudaErrorUnknown = 999,
 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
 inline constexpr unsigned cudaStreamNonBlocking = 1;
+inline constexpr unsigned cudaEventDefault = 0;
 inline constexpr unsigned cudaEventDisableTiming = 2;
 struct CUstream_st {};
 struct CUevent_st {};
@@ -59,9 +63,13 @@ struct Machine {
   std::size_t freeBytes = std::size_t{1} << 30U;
   int launchesUntilFailure = -1;  ///< that many launches succeed, then `launchError` is returned; -1: never
   cudaError_t launchError = cudaErrorIllegalAddress;
+  /// The failing launch itself succeeds, as on a device: the error comes from whatever waits for it.
+  bool failsLate = false;
+  std::size_t largestAllocation = ~std::size_t{0};  ///< a larger one fails: others took or split the memory
+  int allocationsUntilFailure = -1;                 ///< that many succeed, then one fails; -1: never
   bool lost = false;  ///< a sticky error happened: every call fails
   std::size_t allocatedBytes = 0, peakBytes = 0;
-  int launches = 0;
+  int launches = 0, failedAllocations = 0;
   std::map<void*, std::size_t> allocations;
 };
 Machine& machine();
@@ -74,8 +82,10 @@ inline cudaError_t beginLaunch() {
   ++m.launches;
   if (m.launchesUntilFailure < 0 || m.launchesUntilFailure-- > 0) return cudaSuccess;
   m.launchesUntilFailure = -1;
-  m.lost = m.launchError == cudaErrorIllegalAddress;
-  return m.launchError;
+  // Errors of a kernel that ran end the context; one that could not be started leaves it usable.
+  m.lost = m.launchError != cudaErrorLaunchOutOfResources && m.launchError != cudaErrorNoKernelImageForDevice &&
+           m.launchError != cudaErrorMemoryAllocation;
+  return m.failsLate ? cudaSuccess : m.launchError;
 }
 
 }  // namespace sparsight::emulated
@@ -88,6 +98,12 @@ inline const char* cudaGetErrorName(cudaError_t status) {
       return "cudaErrorMemoryAllocation";
     case cudaErrorIllegalAddress:
       return "cudaErrorIllegalAddress";
+    case cudaErrorLaunchOutOfResources:
+      return "cudaErrorLaunchOutOfResources";
+    case cudaErrorECCUncorrectable:
+      return "cudaErrorECCUncorrectable";
+    case cudaErrorUnknown:
+      return "cudaErrorUnknown";
     default:
       return "cudaErrorOther";
   }
@@ -119,7 +135,12 @@ inline cudaError_t cudaMemGetInfo(std::size_t* freeBytes, std::size_t* totalByte
 inline cudaError_t cudaMalloc(void** out, std::size_t bytes) {
   auto& m = sparsight::emulated::machine();
   if (m.lost) return m.launchError;
-  if (bytes > m.freeBytes - m.allocatedBytes) return cudaErrorMemoryAllocation;
+  if (bytes > m.freeBytes - m.allocatedBytes || bytes > m.largestAllocation || m.allocationsUntilFailure == 0) {
+    m.allocationsUntilFailure = -1;
+    ++m.failedAllocations;
+    return cudaErrorMemoryAllocation;
+  }
+  if (m.allocationsUntilFailure > 0) --m.allocationsUntilFailure;
   *out = std::malloc(bytes);
   std::memset(*out, 0xFF, bytes);  // NaN: nothing may be read before it is written
   m.allocations[*out] = bytes;
@@ -170,4 +191,8 @@ inline cudaError_t cudaEventDestroy(cudaEvent_t event) {
   return cudaSuccess;
 }
 inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return sparsight::emulated::status(); }
+inline cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t, cudaEvent_t) {
+  *milliseconds = 1.5F;
+  return sparsight::emulated::status();
+}
 inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return sparsight::emulated::status(); }

@@ -8,6 +8,7 @@
 
 #include <filesystem>
 
+#include "tests/support/golden_backend.h"
 #include "tests/unit/core/method_test_support.h"
 #include "trace/hdf5_file.h"
 
@@ -16,14 +17,21 @@ namespace sparsight::test {
 class ClusterGolden : public testing::TestWithParam<const char*> {
  protected:
   void openCase(const char* method) {
-    const std::filesystem::path folder = std::filesystem::path(SPARSIGHT_TEST_DATA) / "golden";
-    const std::filesystem::path results = folder / fmt::format("{}_{}.h5", method, GetParam());
+    const std::filesystem::path folder = goldenFolder();
+    const GoldenParam golden(GetParam());
+    const std::filesystem::path results = folder / fmt::format("{}_{}.h5", method, golden.file);
     if (!std::filesystem::exists(results)) {
       GTEST_SKIP() << "no reference data in " << folder << "; golden case " << method << "_" << GetParam()
                    << " NOT run";
     }
+    std::string why;
+    backend = goldenBackend(golden.device, executor, why);
+    if (backend == nullptr) {
+      if (std::getenv("SPARSIGHT_REQUIRE_GPU") != nullptr) FAIL() << "SPARSIGHT_REQUIRE_GPU is set, but " << why;
+      GTEST_SKIP() << "golden case " << method << "_" << GetParam() << " NOT run on a GPU: " << why;
+    }
     methodId = method;
-    trace = openTrace(folder / fmt::format("trace_{}.h5", GetParam()));
+    trace = openTrace(folder / fmt::format("trace_{}.h5", golden.file));
     file.emplace(h5::File::openRead(results));
     const HeadData head = trace->load({trace->info().calls.front().id, 0});
     n = head.layout.tokenCount;
@@ -152,11 +160,13 @@ class ClusterGolden : public testing::TestWithParam<const char*> {
   std::optional<h5::File> file;
   Index n = 0, videoTokens = 0, dim = 0;
   Executor executor{2};
-  std::unique_ptr<Backend> backend = createBackend("cpu", executor);
+  std::unique_ptr<Backend> backend;
 };
 
 inline const auto kGoldenCases =
-    testing::Values("A_wan", "A_hunyuan_video", "B_wan", "B_hunyuan_video", "G_wan", "G_hunyuan_video");
+    testing::Values("A_wan", "A_hunyuan_video", "B_wan", "B_hunyuan_video", "G_wan", "G_hunyuan_video",
+                    "A_wan_on_emulated_cuda", "A_hunyuan_video_on_emulated_cuda", "B_wan_on_emulated_cuda",
+                    "B_hunyuan_video_on_emulated_cuda", "B_hunyuan_video_on_cuda");
 inline std::string goldenName(const testing::TestParamInfo<const char*>& tested) { return tested.param; }
 
 }  // namespace sparsight::test

@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "svg_rules.h"
+#include "tests/support/golden_backend.h"
 #include "tests/unit/core/method_test_support.h"
 #include "trace/hdf5_file.h"
 
@@ -17,12 +18,19 @@ using namespace test;
 class SvgGolden : public testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
-    const std::filesystem::path folder = std::filesystem::path(SPARSIGHT_TEST_DATA) / "golden";
-    const std::filesystem::path results = folder / fmt::format("svg1_{}.h5", GetParam());
+    const std::filesystem::path folder = goldenFolder();
+    const GoldenParam golden(GetParam());
+    const std::filesystem::path results = folder / fmt::format("svg1_{}.h5", golden.file);
     if (!std::filesystem::exists(results)) {
       GTEST_SKIP() << "no reference data in " << folder << "; golden case " << GetParam() << " NOT run";
     }
-    trace = openTrace(folder / fmt::format("trace_{}.h5", GetParam()));
+    std::string why;
+    backend = goldenBackend(golden.device, executor, why);
+    if (backend == nullptr) {
+      if (std::getenv("SPARSIGHT_REQUIRE_GPU") != nullptr) FAIL() << "SPARSIGHT_REQUIRE_GPU is set, but " << why;
+      GTEST_SKIP() << "golden case " << GetParam() << " NOT run on a GPU: " << why;
+    }
+    trace = openTrace(folder / fmt::format("trace_{}.h5", golden.file));
     file.emplace(h5::File::openRead(results));
     draws = readDraws(results);
     head0 = trace->load({trace->info().calls.front().id, 0});
@@ -51,7 +59,7 @@ class SvgGolden : public testing::TestWithParam<const char*> {
   HeadData head0;
   Index n = 0;
   Executor executor{2};
-  std::unique_ptr<Backend> backend = createBackend("cpu", executor);
+  std::unique_ptr<Backend> backend;
 };
 
 TEST_P(SvgGolden, ClassesAndLosses) {
@@ -189,7 +197,10 @@ TEST_P(SvgGolden, OutputsEndToEnd) {
 
 INSTANTIATE_TEST_SUITE_P(Cases, SvgGolden,
                          testing::Values("A_wan", "A_hunyuan_video", "B_wan", "B_hunyuan_video", "G_wan",
-                                         "G_hunyuan_video"),
+                                         "G_hunyuan_video", "A_wan_on_emulated_cuda",
+                                         "A_hunyuan_video_on_emulated_cuda", "B_wan_on_emulated_cuda",
+                                         "B_hunyuan_video_on_emulated_cuda",
+                                         "B_hunyuan_video_on_cuda"),
                          [](const auto& tested) { return std::string(tested.param); });
 
 }  // namespace

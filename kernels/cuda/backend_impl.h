@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "checks.h"
+#include "cuda/device_memory.h"
+#include "cuda/kernels.h"
+#include "cuda/work_plan.h"
+#include "sparsight/kernels/backend.h"
+
+namespace sparsight::cuda {
+
+inline constexpr int kDevice = 0;
+inline constexpr int kOldestCapability = 75;
+inline constexpr int kMmaCapability = 80;
+inline constexpr Index kLargestHeadDim = 256;
+inline constexpr Index kLargestValueDim = 256;
+/// Positions are 32-bit on the device, with room for one tile behind the last.
+inline constexpr Index kMostTokens = (Index{1} << 31) - 256;
+inline constexpr double kLog2E = 1.4426950408889634074;
+inline constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+inline constexpr float kInfinity = std::numeric_limits<float>::infinity();
+/// A batch below this is not worth another try.
+inline constexpr Index kLeastScratchBytes = Index{64} << 10;
+
+inline std::size_t at(Index i) { return static_cast<std::size_t>(i); }
+/// What q.k is multiplied with so that the order of scores is that of logits; 0: all logits are equal.
+inline float rankingSign(double scale) { return scale < 0 ? -1.0F : scale > 0 ? 1.0F : 0.0F; }
+template <class T>
+Index bytesOf(const std::vector<T>& values) {
+  return static_cast<Index>(values.size() * sizeof(T));
+}
+
+/// SPARSIGHT_CUDA_PATH: "" or "auto" is the best the device has, "portable" or "mma" forces one. Throws
+/// Error{InvalidArgument} for another word, Error{Device} when the device lacks it.
+[[nodiscard]] Path choosePath(const char* wanted, int capability);
+/// Share of the free device memory that the backends of the process may use: SPARSIGHT_CUDA_MEMORY as "60%" or in MiB,
+/// e.g. "4096"; "" is 80 %. Throws Error{InvalidArgument}.
+[[nodiscard]] Index budgetOf(const char* wanted, Index freeBytes);
+
+class CudaHead final : public PreparedHead {
+ public:
+  CudaHead(const AttentionIn& in, std::shared_ptr<const void> keepAlive) : PreparedHead(in, std::move(keepAlive)) {}
+
+  [[nodiscard]] Index bytes() const noexcept override {
+    return q.sizeBytes() + k.sizeBytes() + v.sizeBytes() + keyValid.sizeBytes() + queryValid.sizeBytes();
+  }
+  [[nodiscard]] const std::uint8_t* keyFlags() const { return keyValid.as<const std::uint8_t>(); }
+  [[nodiscard]] const std::uint8_t* queryFlags() const { return queryValid.as<const std::uint8_t>(); }
+  [[nodiscard]] Operands operands() const { return {q.as<const void>(), k.as<const void>(), depth, 1}; }
+
+  DType dtype = DType::F32;  ///< on the device: the tensors' own, float32 where they differ
+  std::int32_t depth = 0;    ///< padded head dimension
+  DeviceBuffer q, k;
+  DeviceBuffer keyValid, queryValid;
+  mutable DeviceBuffer v;  ///< uploaded when an operation first needs it
+};
+
+/// What the pooled pass leaves: sums over cells, and the LSE of the rows of the region when it was not given.
+struct Pooled {
+  std::vector<double> lse;
+  std::vector<double> sum;
+  std::vector<float> max;
+  std::vector<std::int64_t> count;
+};
+
+class CudaBackend final : public Backend {
+ public:
+  explicit CudaBackend(const LaunchLimits& limits = {});
+  ~CudaBackend() override;
+  CudaBackend(const CudaBackend&) = delete;
+  CudaBackend& operator=(const CudaBackend&) = delete;
+
+  [[nodiscard]] BackendInfo info() const override;
+  [[nodiscard]] bool supports(Op op, DType dtype, Index headDim) const noexcept override;
+  [[nodiscard]] std::shared_ptr<const PreparedHead> prepare(const AttentionIn& in,
+                                                            std::shared_ptr<const void> keepAlive,
+                                                            const Control& control) override;
+  [[nodiscard]] LseMapResult lseMap(const PreparedHead& prepared, const LseMapRequest& request,
+                                    const Control& control) override;
+  [[nodiscard]] std::vector<float> tile(const PreparedHead& prepared, std::span<const float> rowLse,
+                                        const TileRect& rect, Reduce reduce, const Control& control) override;
+  [[nodiscard]] AttendResult attend(const PreparedHead& prepared, std::span<const Index> rows, const RowKeep& keep,
+                                    const Control& control) override;
+  [[nodiscard]] AttendResult attendTop(const PreparedHead& prepared, std::span<const Index> rows,
+                                       std::span<const Index> counts, const Control& control) override;
+  [[nodiscard]] RowStats rowStats(const PreparedHead& prepared, std::span<const Index> rows, double mass,
+                                  const Control& control) override;
+  [[nodiscard]] GlobalTop globalTop(const PreparedHead& prepared, std::span<const Index> rows, Index total,
+                                    const Control& control) override;
+  [[nodiscard]] ClusterResult cluster(const PreparedHead& prepared, const ClusterRequest& request,
+                                      const Control& control) override;
+  [[nodiscard]] std::vector<std::string> takeFallbacks() override { return std::exchange(m_notes, {}); }
+
+  [[nodiscard]] Path path() const noexcept { return m_path; }
+  /// From the first to the last kernel of the last operation, by the device's clock; 0: none ran.
+  [[nodiscard]] double deviceSeconds() const noexcept { return m_timer.seconds; }
+
+ private:
+  /// Device buffers that stay between operations and only grow.
+  struct Scratch {
+    DeviceBuffer partMax, partSum, partCount, maskRows;
+    DeviceBuffer lse, cellSum, cellMax, cellCount;
+    DeviceBuffer subBounds, subPtr, splitPtr, subValid, rowBounds;
+    DeviceBuffer rows, keepFirst, keepLast, intervals, out, outLse, outCount;
+    DeviceBuffer scores, counts, cut, lastTie, threshold;
+    DeviceBuffer entropy, top1, rowMax, rowLog2Sum, rowPairs, rowAbove, rowEqual, histogram;
+    DeviceBuffer centres, centreProfiles, centreSquares, basis, basisParts, profiles, pointSquares, labels, nearest;
+    DeviceBuffer members, memberFirst, means;
+  };
+  struct Timer {
+    cudaEvent_t first = nullptr, last = nullptr;
+    bool running = false;
+    double seconds = 0;
+  };
+  /// Rows of an operation that are no padding, and how they are cut into panels.
+  struct RowList {
+    std::span<const Index> rows;
+    std::vector<Index> listed;  ///< places in `rows`
+    Index perLaunch = 0;
+    [[nodiscard]] Index count() const { return static_cast<Index>(listed.size()); }
+  };
+  // An operation that ends early (stopped, failed) leaves nothing running that reads a head its owner may now free.
+  class Drain {
+   public:
+    explicit Drain(const Stream& stream) : m_drained(stream.get()) {}
+    ~Drain() { static_cast<void>(cudaStreamSynchronize(m_drained)); }
+    Drain(const Drain&) = delete;
+    Drain& operator=(const Drain&) = delete;
+
+   private:
+    cudaStream_t m_drained;
+  };
+
+  static const CudaHead& cast(const PreparedHead& head);
+  // Every operation may come from another thread than the last, and the current device is a thread's.
+  void start();
+  void beginTiming();
+  void endTiming();
+  void readTimer();
+
+  /// Runs an operation with its limits; where device memory runs out, again with half the batch.
+  template <class Call>
+  auto withSmallerBatches(Op op, const Call& call) {
+    for (LaunchLimits limits = m_limits;;) {
+      try {
+        auto result = call(limits);
+        if (limits.scratchBytes < m_limits.scratchBytes) noteSmallerBatch(op, limits.scratchBytes);
+        readTimer();
+        return result;
+      } catch (const Error& e) {
+        if (e.code() != ErrorCode::OutOfMemory || limits.scratchBytes / 2 < kLeastScratchBytes) throw;
+      }
+      m_scratch = {};  // other buffers than the one that did not fit may have grown for earlier calls
+      limits.scratchBytes /= 2;
+    }
+  }
+  void noteSmallerBatch(Op op, Index bytes);
+
+  [[nodiscard]] DeviceBuffer uploadMatrix(const MatrixView& m, DType dtype, const Control& control, const char* what);
+  [[nodiscard]] DeviceBuffer uploadFlags(std::span<const std::uint8_t> flags, const Control& control, const char* what);
+  template <class T>
+  void uploadTable(DeviceBuffer& buffer, const std::vector<T>& values, const Control& control, const char* what) {
+    buffer.reserve(m_budget, bytesOf(values), what);
+    if (!values.empty()) m_staging.upload(buffer.as<void>(), values.data(), bytesOf(values), control, what);
+  }
+  template <class T>
+  void download(std::vector<T>& out, const void* from, const char* what) {
+    if (out.empty()) return;
+    check(cudaMemcpyAsync(out.data(), from, out.size() * sizeof(T), cudaMemcpyDeviceToHost, m_stream.get()), what);
+  }
+  template <class T>
+  void reserve(DeviceBuffer& buffer, Index count, const char* what) {
+    buffer.reserve(m_budget, count * static_cast<Index>(sizeof(T)), what);
+  }
+  void clear(const DeviceBuffer& buffer, Index bytes, const char* what) {
+    if (bytes > 0) check(cudaMemsetAsync(buffer.as<void>(), 0, at(bytes), m_stream.get()), what);
+  }
+  // At most two launches in flight: the GPU never idles, and a stop waits for little.
+  void paceLaunches(Index launch, const char* what);
+
+  /// Pools rows [region.first, region.last) over the given partitions; empty rowBounds: LSE only. givenLse: [Nq],
+  /// empty: computed. Every row of the region lies in rowBounds.
+  [[nodiscard]] Pooled pool(const LaunchLimits& limits, const CudaHead& head, Interval region,
+                            std::span<const Index> rowBounds, std::span<const Index> colBounds,
+                            std::span<const float> givenLse, const Control& control);
+
+  [[nodiscard]] static RowList listRows(const AttentionIn& in, std::span<const Index> rows);
+  /// Puts n listed rows from `first` and their rows of the dense mask on the device.
+  void uploadRows(const CudaHead& head, const RowList& list, Index first, Index n, const Control& control);
+  [[nodiscard]] Validity validityOf(const CudaHead& head) const;
+  /// Scores of the n rows that uploadRows() put there, and where they lie.
+  [[nodiscard]] RowPanel makeScores(const CudaHead& head, Index n, const char* what);
+  [[nodiscard]] static Index scoreStride(Index keys) { return (keys + kTileKeys - 1) / kTileKeys * kTileKeys; }
+  /// Calls body(first, n, panel) for every panel of scores, with progress from `done` to done + share.
+  template <class Body>
+  void forScorePanels(const CudaHead& head, const RowList& list, const char* what, double done, double share,
+                      const Control& control, const Body& body);
+
+  struct AttendWork;
+  /// One launch of attention over the rows that uploadRows() put there, results to the host.
+  void attendPanel(const CudaHead& head, const RowList& list, Index first, Index n, const AttendParams& keep,
+                   AttendResult& result);
+  [[nodiscard]] static AttendResult emptyAttend(const AttentionIn& in, std::size_t rows);
+  void reserveAttend(const CudaHead& head, Index perLaunch);
+
+  LaunchLimits m_limits;
+  std::shared_ptr<DeviceBudget> m_budget;
+  Stream m_stream;
+  Staging m_staging;
+  cudaDeviceProp m_device{};
+  Path m_path = Path::Portable;
+  std::array<cudaEvent_t, 2> m_inFlight{};
+  Timer m_timer;
+  Scratch m_scratch;
+  std::vector<std::string> m_notes;
+};
+
+template <class Body>
+void CudaBackend::forScorePanels(const CudaHead& head, const RowList& list, const char* what, double done, double share,
+                                 const Control& control, const Body& body) {
+  Index launch = 0;
+  for (Index first = 0; first < list.count(); first += list.perLaunch, ++launch) {
+    control.checkpoint();
+    const Index n = std::min(list.perLaunch, list.count() - first);
+    uploadRows(head, list, first, n, control);
+    body(first, n, makeScores(head, n, what));
+    paceLaunches(launch, what);
+    control.report(done + share * static_cast<double>(first + n) / static_cast<double>(list.count()));
+  }
+}
+
+}  // namespace sparsight::cuda

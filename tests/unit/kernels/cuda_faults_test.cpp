@@ -1,0 +1,406 @@
+// SPDX-License-Identifier: Apache-2.0
+// What can go wrong with a device, on the emulated one; the backend is wrapped as createBackend() wraps it.
+//
+//   fault                                       test
+//   no driver, driver too old, no device,       CudaEmulatedProbe.SaysWhatIsMissing
+//     GPU too old, no code for the GPU
+//   kernel fails while it runs (sticky)         EveryOperationEndsOnTheCpuWhenTheDeviceIsLost
+//   the error comes late, from a wait           EveryOperationEndsOnTheCpuWhenTheDeviceIsLost
+//   the device was lost earlier                 ALostDeviceIsNotUsedAgain
+//   a launch is refused (not sticky)            ARefusedLaunchRetiresTheDeviceOfThisJobOnly
+//   device memory runs out for scratch          SmallerBatchesWhenMemoryRunsOut, SmallerBatchesInABusyDevice
+//   ... for the head itself                     AHeadThatDoesNotFitRunsOnTheCpu
+//   ... for one allocation out of many          NoAllocationIsLostWhenOneFails
+//   scratch of earlier calls is in the way      EarlierScratchGivesWay
+//   budget of 80 %, and its setting             BudgetIsEightyPercentUnlessSet
+//   stop between batches                        StopsBetweenBatches
+//   a setting that means nothing                SettingsThatMeanNothing
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <numeric>
+
+#include "cpu/cpu_backend.h"
+#include "fallback_backend.h"
+#include "tests/support/backend_ops_cases.h"
+#include "tests/support/emulated_cuda.h"
+
+namespace sparsight {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+using ::testing::SizeIs;
+
+constexpr Op kAllOps[] = {Op::LseMap, Op::Tile, Op::Attend, Op::AttendTop, Op::RowStats, Op::GlobalTop, Op::Cluster};
+
+class CudaFaults : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    resetEmulatedCuda();
+    testing::OpCase c{"", 333, 400, 24, 16, DType::BF16, testing::Scores::Normal};
+    c.keyPadding = c.queryPadding = true;
+    m_head = testing::makeOpHead(c);
+    m_rows.resize(333);
+    std::iota(m_rows.rbegin(), m_rows.rend(), Index{0});
+    for (Index i = 0; i < 333; ++i) m_counts.push_back(i % 90);
+    m_bounds = testing::makeBlocks(testing::Blocks::Ragged, 333);
+    m_cols = testing::makeBlocks(testing::Blocks::Ragged, 400);
+    m_centroids.resize(40 * 24);
+    for (std::size_t i = 0; i < m_centroids.size(); ++i) m_centroids[i] = std::sin(static_cast<float>(i));
+    for (std::size_t i = 0; i < 5 * 24; ++i) m_basis.push_back(std::cos(static_cast<float>(i)));
+    m_lse.resize(333, 5.0F);
+  }
+  void TearDown() override { resetEmulatedCuda(); }
+
+  std::unique_ptr<FallbackBackend> wrap(std::unique_ptr<Backend> cuda) {
+    return std::make_unique<FallbackBackend>(std::move(cuda), createCpuBackend(m_executor));
+  }
+
+  // Everything that one operation returns, as numbers in a row.
+  std::vector<double> run(Backend& backend, const PreparedHead& head, Op op, const Control& control = {}) {
+    std::vector<double> out;
+    const auto add = [&](const auto& values) { out.insert(out.end(), values.begin(), values.end()); };
+    const auto addAttend = [&](const AttendResult& r) {
+      add(r.out);
+      add(r.lse);
+      add(r.count);
+      add(r.threshold);
+    };
+    switch (op) {
+      case Op::LseMap: {
+        const LseMapResult r = backend.lseMap(head, {m_bounds, m_cols}, control);
+        add(r.lse);
+        add(r.mean);
+        add(r.max);
+        break;
+      }
+      case Op::Tile:
+        add(backend.tile(head, m_lse, {3, 330, 5, 390, 20, 30}, Reduce::Mean, control));
+        break;
+      case Op::Attend:
+        addAttend(backend.attend(head, m_rows, {}, control));
+        break;
+      case Op::AttendTop:
+        addAttend(backend.attendTop(head, m_rows, m_counts, control));
+        break;
+      case Op::RowStats: {
+        const RowStats r = backend.rowStats(head, m_rows, 0.9, control);
+        add(r.lse);
+        add(r.entropyBits);
+        add(r.top1);
+        add(r.keysForMass);
+        break;
+      }
+      case Op::GlobalTop: {
+        const GlobalTop r = backend.globalTop(head, m_rows, 9000, control);
+        out.push_back(static_cast<double>(r.threshold));
+        add(r.count);
+        break;
+      }
+      case Op::Cluster:
+        for (const bool profiles : {false, true}) {
+          ClusterRequest request{Side::Key, 7, 390, m_centroids};
+          if (profiles) {
+            request.distance = Distance::Cosine;
+            request.basis = m_basis;
+          }
+          const ClusterResult r = backend.cluster(head, request, control);
+          add(r.labels);
+          add(r.nearest);
+          add(r.sizes);
+          add(r.means);
+        }
+        break;
+    }
+    return out;
+  }
+  std::vector<double> onCpu(Op op) {
+    const auto cpu = createCpuBackend(m_executor);
+    return run(*cpu, *cpu->prepare(m_head->in, m_head, {}), op);
+  }
+  static void expectNear(const std::vector<double>& got, const std::vector<double>& want) {
+    ASSERT_EQ(got.size(), want.size());
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      if (std::isnan(want[i]) || std::isinf(want[i])) {
+        ASSERT_EQ(std::isnan(got[i]), std::isnan(want[i])) << i;
+      } else {
+        ASSERT_NEAR(got[i], want[i], 1e-4 + 1e-4 * std::abs(want[i])) << i;
+      }
+    }
+  }
+  // NaN equals NaN here.
+  static void expectSameBits(const std::vector<double>& got, const std::vector<double>& want) {
+    ASSERT_EQ(got.size(), want.size());
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      ASSERT_TRUE(got[i] == want[i] || (std::isnan(got[i]) && std::isnan(want[i])))
+          << i << ": " << got[i] << " and " << want[i];
+    }
+  }
+
+  Executor m_executor{2};
+  std::shared_ptr<const testing::OpHead> m_head;
+  std::vector<Index> m_rows, m_counts, m_bounds, m_cols;
+  std::vector<float> m_centroids, m_basis, m_lse;
+};
+
+TEST_F(CudaFaults, EveryOperationEndsOnTheCpuWhenTheDeviceIsLost) {
+  for (const Op op : kAllOps) {
+    for (const cudaError_t error : {cudaErrorIllegalAddress, cudaErrorECCUncorrectable, cudaErrorUnknown}) {
+      for (const bool late : {false, true}) {
+        SCOPED_TRACE(::testing::Message() << opName(op) << ", error " << error << (late ? ", late" : ""));
+        resetEmulatedCuda();
+        const auto backend = wrap(createEmulatedCudaBackend(1.0, Index{1} << 28));  // 64 rows a batch
+        const auto head = backend->prepare(m_head->in, m_head, {});
+        emulated::machine().launchesUntilFailure = 2;
+        emulated::machine().launchError = error;
+        emulated::machine().failsLate = late;
+        expectSameBits(run(*backend, *head, op), onCpu(op));
+        const std::vector<std::string> fallbacks = backend->takeFallbacks();
+        ASSERT_THAT(fallbacks, Not(IsEmpty()));
+        EXPECT_THAT(fallbacks.front(), HasSubstr(std::string(opName(op)) + ": cuda -> cpu (device error: cuda: "));
+        EXPECT_EQ(backend->info().id, "cpu");
+        EXPECT_THAT(backend->info().detail, HasSubstr("cuda retired"));
+        EXPECT_TRUE(emulated::machine().allocations.empty()) << "its memory is given back";
+      }
+    }
+  }
+}
+
+TEST_F(CudaFaults, ALostDeviceIsNotUsedAgain) {
+  const auto first = createEmulatedCudaBackend(m_executor);
+  const auto second = createEmulatedCudaBackend(m_executor);
+  const auto headOfFirst = first->prepare(m_head->in, m_head, {});
+  const auto headOfSecond = second->prepare(m_head->in, m_head, {});
+  emulated::machine().launchesUntilFailure = 0;
+  EXPECT_THROW(static_cast<void>(run(*first, *headOfFirst, Op::LseMap)), Error);
+  const int launches = emulated::machine().launches;
+  // Another lane's backend of the same process shares the lost context.
+  try {
+    static_cast<void>(run(*second, *headOfSecond, Op::RowStats));
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::Device);
+  }
+  EXPECT_EQ(emulated::machine().launches, launches);
+  std::string why;
+  EXPECT_FALSE(probeEmulatedCuda(why));
+  EXPECT_THAT(why, HasSubstr("restart the program"));
+}
+
+TEST_F(CudaFaults, ARefusedLaunchRetiresTheDeviceOfThisJobOnly) {
+  for (const Op op : kAllOps) {
+    SCOPED_TRACE(opName(op));
+    const auto backend = wrap(createEmulatedCudaBackend(m_executor));
+    const auto head = backend->prepare(m_head->in, m_head, {});
+    emulated::machine().launchesUntilFailure = 0;
+    emulated::machine().launchError = cudaErrorLaunchOutOfResources;
+    expectSameBits(run(*backend, *head, op), onCpu(op));
+    EXPECT_THAT(backend->takeFallbacks().front(), HasSubstr("cudaErrorLaunchOutOfResources"));
+    EXPECT_EQ(backend->info().id, "cpu");
+    std::string why;
+    EXPECT_TRUE(probeEmulatedCuda(why)) << "the context is whole: " << why;
+  }
+}
+
+TEST_F(CudaFaults, SmallerBatchesWhenMemoryRunsOut) {
+  for (const Op op : kAllOps) {
+    SCOPED_TRACE(opName(op));
+    resetEmulatedCuda();
+    const auto roomy = createEmulatedCudaBackend(1e12, Index{4} << 20);
+    const std::vector<double> want = run(*roomy, *roomy->prepare(m_head->in, m_head, {}), op);
+    EXPECT_THAT(roomy->takeFallbacks(), IsEmpty());
+
+    const auto backend = createEmulatedCudaBackend(1e12, Index{64} << 20);
+    const auto head = backend->prepare(m_head->in, m_head, {});
+    std::vector<double> fractions;
+    Control control;
+    control.progress = [&](double fraction) { fractions.push_back(fraction); };
+    // Refuses exactly the first allocation that the operation makes.
+    emulated::machine().allocationsUntilFailure = 0;
+    expectSameBits(run(*backend, *head, op, control), want);
+    EXPECT_EQ(emulated::machine().failedAllocations, 1);
+    EXPECT_THAT(
+        backend->takeFallbacks(),
+        ElementsAre(std::string(opName(op)) + ": in batches of 32 MiB instead of 64 MiB (out of device memory)"));
+    EXPECT_THAT(backend->takeFallbacks(), IsEmpty()) << "taken once";
+    EXPECT_TRUE(std::is_sorted(fractions.begin(), op == Op::Cluster ? fractions.begin() : fractions.end()));
+  }
+}
+
+// Rows of scores of 333 x 448 floats want 583 KiB: with 200 KiB in one piece the panels are cut until they fit, with 50
+// not even the smallest does.
+TEST_F(CudaFaults, SmallerBatchesInABusyDevice) {
+  for (const Op op : {Op::AttendTop, Op::RowStats, Op::GlobalTop}) {
+    SCOPED_TRACE(opName(op));
+    resetEmulatedCuda();
+    const auto roomy = createEmulatedCudaBackend(m_executor);
+    const std::vector<double> want = run(*roomy, *roomy->prepare(m_head->in, m_head, {}), op);
+
+    emulated::machine().largestAllocation = 200 << 10;
+    const auto backend = wrap(createEmulatedCudaBackend(1e12, Index{2} << 20));
+    const auto head = backend->prepare(m_head->in, m_head, {});
+    expectSameBits(run(*backend, *head, op), want);
+    EXPECT_GT(emulated::machine().failedAllocations, 2);
+    EXPECT_THAT(
+        backend->takeFallbacks(),
+        ElementsAre(std::string(opName(op)) + ": in batches of 128 KiB instead of 2 MiB (out of device memory)"));
+
+    emulated::machine().largestAllocation = 50 << 10;
+    const auto tight = wrap(createEmulatedCudaBackend(1e12, Index{2} << 20));
+    expectNear(run(*tight, *tight->prepare(m_head->in, m_head, {}), op), want);
+    EXPECT_THAT(tight->takeFallbacks(), ElementsAre(HasSubstr("cuda -> cpu (out of device memory: ")));
+    EXPECT_EQ(tight->info().id, "cuda") << "the next call may fit";
+  }
+}
+
+TEST_F(CudaFaults, ResultsDoNotDependOnTheBatch) {
+  for (const Op op : kAllOps) {
+    SCOPED_TRACE(opName(op));
+    std::vector<double> want;
+    for (const auto& [work, bytes] : {std::pair{1e12, Index{1} << 28}, std::pair{1.0, Index{1} << 28},
+                                      std::pair{1e12, Index{300} << 10}, std::pair{2e6, Index{1} << 28}}) {
+      const auto backend = createEmulatedCudaBackend(work, bytes);
+      const int before = emulated::machine().launches;
+      const std::vector<double> got = run(*backend, *backend->prepare(m_head->in, m_head, {}), op);
+      if (want.empty()) {
+        want = got;
+      } else {
+        expectSameBits(got, want);
+      }
+      if (work == 1.0) {
+        EXPECT_GE(emulated::machine().launches - before, 333 / 64) << "several batches";
+      }
+    }
+  }
+}
+
+TEST_F(CudaFaults, AHeadThatDoesNotFitRunsOnTheCpu) {
+  emulated::machine().freeBytes = 40'000;
+  const auto backend = wrap(createEmulatedCudaBackend(m_executor));
+  const auto head = backend->prepare(m_head->in, m_head, {});
+  expectSameBits(run(*backend, *head, Op::Attend), onCpu(Op::Attend));
+  EXPECT_THAT(backend->takeFallbacks(), ElementsAre(HasSubstr("attend: cuda -> cpu (out of device memory: ")));
+}
+
+// Whatever allocation fails, the result is right and nothing leaks.
+TEST_F(CudaFaults, NoAllocationIsLostWhenOneFails) {
+  for (const Op op : kAllOps) {
+    SCOPED_TRACE(opName(op));
+    std::vector<double> want;
+    for (int until = 0; until < 40; ++until) {
+      resetEmulatedCuda();
+      {
+        const auto backend = wrap(createEmulatedCudaBackend(m_executor));
+        const auto head = backend->prepare(m_head->in, m_head, {});
+        emulated::machine().allocationsUntilFailure = until;
+        const std::vector<double> got = run(*backend, *head, op);
+        if (want.empty()) want = onCpu(op);
+        expectNear(got, want);
+        EXPECT_EQ(backend->info().id, "cuda");
+        if (emulated::machine().failedAllocations == 0) until = 1000;
+      }
+      ASSERT_TRUE(emulated::machine().allocations.empty());
+      ASSERT_EQ(emulated::machine().allocatedBytes, 0U);
+    }
+  }
+}
+
+TEST_F(CudaFaults, EarlierScratchGivesWay) {
+  emulated::machine().freeBytes = 2 << 20;
+  const auto backend = createEmulatedCudaBackend(m_executor);
+  std::vector<std::shared_ptr<const PreparedHead>> heads{backend->prepare(m_head->in, m_head, {})};
+  static_cast<void>(run(*backend, *heads.front(), Op::RowStats));
+  const Index each = heads.front()->bytes();
+  const Index budget = Index{2} * (1 << 20) / 5 * 4;
+  ASSERT_LT(backend->info().freeBytes, budget - each - (400 << 10)) << "scratch is kept between operations";
+  for (Index bytes = each; bytes + each <= budget; bytes += each) {
+    heads.push_back(backend->prepare(m_head->in, m_head, {}));
+  }
+  EXPECT_THROW(heads.push_back(backend->prepare(m_head->in, m_head, {})), Error) << "now the budget is full of heads";
+}
+
+TEST_F(CudaFaults, BudgetIsEightyPercentUnlessSet) {
+  emulated::machine().freeBytes = 1000 << 20;
+  EXPECT_EQ(createEmulatedCudaBackend(m_executor)->info().freeBytes, Index{800} << 20);
+  ASSERT_EQ(setenv("SPARSIGHT_CUDA_MEMORY", "25%", 1), 0);
+  EXPECT_EQ(createEmulatedCudaBackend(m_executor)->info().freeBytes, Index{250} << 20);
+  ASSERT_EQ(setenv("SPARSIGHT_CUDA_MEMORY", "300", 1), 0);
+  EXPECT_EQ(createEmulatedCudaBackend(m_executor)->info().freeBytes, Index{300} << 20);
+  ASSERT_EQ(setenv("SPARSIGHT_CUDA_MEMORY", "99999999", 1), 0);
+  EXPECT_EQ(createEmulatedCudaBackend(m_executor)->info().freeBytes, Index{1000} << 20) << "not more than there is";
+  unsetenv("SPARSIGHT_CUDA_MEMORY");
+}
+
+TEST_F(CudaFaults, SettingsThatMeanNothing) {
+  const auto refused = [&](const char* name, const char* value) {
+    EXPECT_EQ(setenv(name, value, 1), 0);
+    std::string message;
+    try {
+      static_cast<void>(createEmulatedCudaBackend(m_executor));
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::InvalidArgument);
+      message = e.what();
+    }
+    unsetenv(name);
+    return message;
+  };
+  for (const char* value : {"0", "-5", "101%", "lots", "50%%", "1e3", "%"}) {
+    EXPECT_THAT(refused("SPARSIGHT_CUDA_MEMORY", value), HasSubstr(value));
+  }
+  EXPECT_THAT(refused("SPARSIGHT_CUDA_PATH", "hopper"), HasSubstr("use auto, portable or mma"));
+}
+
+TEST_F(CudaFaults, PathIsTheBestOfTheDeviceUnlessForced) {
+  const auto path = [&](int major, int minor) {
+    emulated::machine().major = major;
+    emulated::machine().minor = minor;
+    return createEmulatedCudaBackend(m_executor)->info().detail;
+  };
+  EXPECT_THAT(path(7, 5), HasSubstr("portable kernels"));
+  EXPECT_THAT(path(8, 0), HasSubstr("tensor cores"));
+  EXPECT_THAT(path(12, 0), HasSubstr("tensor cores"));
+  ASSERT_EQ(setenv("SPARSIGHT_CUDA_PATH", "portable", 1), 0);
+  EXPECT_THAT(path(9, 0), HasSubstr("portable kernels"));
+  ASSERT_EQ(setenv("SPARSIGHT_CUDA_PATH", "mma", 1), 0);
+  EXPECT_THAT(path(8, 6), HasSubstr("tensor cores"));
+  try {
+    static_cast<void>(path(7, 5));
+    ADD_FAILURE() << "Turing has no such instruction";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::Device);
+    EXPECT_THAT(e.what(), HasSubstr("needs compute capability 8.0, the device has 7.5"));
+  }
+  unsetenv("SPARSIGHT_CUDA_PATH");
+}
+
+TEST_F(CudaFaults, StopsBetweenBatches) {
+  for (const Op op : kAllOps) {
+    SCOPED_TRACE(opName(op));
+    const auto backend = createEmulatedCudaBackend(1.0, Index{1} << 28);  // 64 rows or points a batch
+    const auto head = backend->prepare(m_head->in, m_head, {});
+    int before = emulated::machine().launches;
+    static_cast<void>(run(*backend, *head, op));
+    const int whole = emulated::machine().launches - before;
+
+    std::stop_source source;
+    Control control;
+    control.stop = source.get_token();
+    int reports = 0;
+    control.progress = [&](double) {
+      if (++reports == 2) source.request_stop();
+    };
+    before = emulated::machine().launches;
+    EXPECT_THROW(static_cast<void>(run(*backend, *head, op, control)), Cancelled);
+    EXPECT_LT(emulated::machine().launches - before, whole);
+    EXPECT_EQ(reports, 2) << "nothing more is done";
+    EXPECT_FALSE(run(*backend, *head, op).empty()) << "the backend goes on working";
+  }
+}
+
+}  // namespace
+}  // namespace sparsight
