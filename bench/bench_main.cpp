@@ -10,6 +10,7 @@
 
 #include "bench_cases.h"
 #include "cpu/simd.h"
+#include "cuda_cases.h"
 #include "inputs.h"
 #include "sparsight/kernels/backend.h"
 
@@ -36,6 +37,7 @@ int main(int argc, char** argv) {
     benchmark::AddCustomContext("processor", info.deviceName);
     benchmark::AddCustomContext("instruction set", std::string(sparsight::cpu::simdKernels().name));
     sparsight::bench::registerAll();
+    sparsight::bench::registerCuda();
     benchmark::Initialize(&count, arguments.data());
     if (benchmark::ReportUnrecognizedArguments(count, arguments.data())) return 2;
     benchmark::RunSpecifiedBenchmarks();
