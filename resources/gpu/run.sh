@@ -80,9 +80,31 @@ start sparsight_kernels_tests --gtest_filter='BackendOpsGpu*' --gtest_output="js
 code=$?
 missing=$(sed -n 's/.*NOT run on a GPU: //p; s/.*SPARSIGHT_REQUIRE_GPU is set, but //p' "$out/gpu-tests.log" | sed 1q)
 gpu=1; [ -n "$missing" ] && gpu=0
+if [ $require = 1 ] && [ -n "$missing" ]; then echo "run.sh: --require-gpu, but $missing" >&2; fi
 if [ $code != 0 ]; then step gpu failed "${missing:-exit code $code, see gpu-tests.log}"
 elif [ $gpu = 0 ]; then step gpu skipped "$missing"
 else step gpu passed "$device, driver $driver_version (gpu-tests.log)"; fi
+
+# The same table on the portable kernels, which the best path of a newer device leaves out.
+if [ $gpu = 0 ]; then step gpu-portable skipped "no device"
+else
+  SPARSIGHT_CUDA_PATH=portable; export SPARSIGHT_CUDA_PATH
+  start sparsight_kernels_tests --gtest_filter='BackendOpsGpu*' >"$out/gpu-portable.log" 2>&1
+  code=$?
+  unset SPARSIGHT_CUDA_PATH
+  if [ $code = 0 ]; then step gpu-portable passed "gpu-portable.log"; else step gpu-portable failed "exit code $code, see gpu-portable.log"; fi
+fi
+
+# Methods against results of their public implementation, on the device.
+if [ $gpu = 0 ]; then step golden skipped "no device"
+elif [ ! -d "$here/golden-data/golden" ]; then step golden skipped "the reference data was not there when the bundle was made"
+else
+  SPARSIGHT_TEST_DATA=$here/golden-data; export SPARSIGHT_TEST_DATA
+  start sparsight_core_tests --gtest_filter='*Golden*_on_cuda' >"$out/golden.log" 2>&1
+  code=$?
+  unset SPARSIGHT_TEST_DATA
+  if [ $code = 0 ]; then step golden passed "golden.log"; else step golden failed "exit code $code, see golden.log"; fi
+fi
 
 start sparsight_kernels_tests --gtest_filter='-BackendOpsGpu*' --gtest_output="json:$out/tests.json" >"$out/tests.log" 2>&1
 code=$?
@@ -135,7 +157,7 @@ fi
 if [ $quick = 1 ] || [ ! -x "$here/bin/sparsight-bench" ]; then
   step benchmarks skipped "$([ $quick = 1 ] && echo "--quick" || echo "not in this bundle")"
 else
-  start sparsight-bench --benchmark_out="$out/bench.json" --benchmark_out_format=json >"$out/bench.log" 2>&1
+  start sparsight-bench --benchmark_filter='^peak/|/4096/|^cuda/' --benchmark_min_time=0.2 --benchmark_out="$out/bench.json" --benchmark_out_format=json >"$out/bench.log" 2>&1
   code=$?
   if [ $code = 0 ]; then step benchmarks passed "bench.json"; else step benchmarks failed "exit code $code, see bench.log"; fi
 fi

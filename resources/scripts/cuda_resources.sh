@@ -16,11 +16,13 @@ nvcc=${NVCC:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 for arch in "${architectures[@]}"; do
-  "$nvcc" -std=c++20 -O3 -DNDEBUG -lineinfo --expt-relaxed-constexpr -Werror=all-warnings -Xcompiler=-Wall,-Wextra \
-    -I"$root/kernels" -I"$root/kernels/include" -Xptxas -v -gencode "arch=compute_$arch,code=sm_$arch" \
-    -c "$root/kernels/cuda/kernels.cu" -o "$work/kernels.o" >"$work/log" 2>&1 ||
-    { cat "$work/log" >&2; echo "cuda_resources: kernels.cu does not compile for sm_$arch" >&2; exit 1; }
-  c++filt <"$work/log" >>"$work/report"
+  for source in "$root"/kernels/cuda/*.cu; do
+    "$nvcc" -std=c++20 -O3 -DNDEBUG -lineinfo --expt-relaxed-constexpr -Werror=all-warnings -Xcompiler=-Wall,-Wextra \
+      -I"$root/kernels" -I"$root/kernels/include" -Xptxas -v -gencode "arch=compute_$arch,code=sm_$arch" \
+      -c "$source" -o "$work/kernels.o" >"$work/log" 2>&1 ||
+      { cat "$work/log" >&2; echo "cuda_resources: $(basename "$source") does not compile for sm_$arch" >&2; exit 1; }
+    c++filt <"$work/log" >>"$work/report"
+  done
 done
 
 awk -v print_all=$print -v limits="$limits" '

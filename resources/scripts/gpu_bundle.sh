@@ -11,12 +11,12 @@ out=$2
 limit_mib=60
 die() { echo "gpu_bundle: $*" >&2; exit 1; }
 
-programs=(sparsight_kernels_tests sparsight-cli sparsight-bench)
+programs=(sparsight_kernels_tests sparsight_core_tests sparsight-cli sparsight-bench)
 for program in "${programs[@]}"; do
   [ -x "$build/bin/$program" ] || die "$build/bin/$program is missing; build it first (./dev build)"
 done
 have_cuda=""
-if [ -f "$build/kernels/CMakeFiles/sparsight_kernels_cuda.dir/cuda/kernels.cu.o" ]; then
+if [ -f "$build/kernels/CMakeFiles/sparsight_kernels_cuda.dir/cuda/map_kernels.cu.o" ]; then
   have_cuda=yes
 else
   echo "gpu_bundle: this build has no CUDA kernels (nvcc was not found): the bundle tests the CPU only" >&2
@@ -60,6 +60,13 @@ fi
 data=$(sed -n 's/^SPARSIGHT_TEST_DATA:PATH=//p' "$build/CMakeCache.txt")
 if [ -n "$data" ] && [ -d "$data/golden" ]; then
   find "$data/golden" -name 'trace_*.h5' -size -4000k -exec install -m 644 {} "$out/data/" \;
+  # What the golden cases of the device read.
+  mkdir -p "$out/golden-data/golden"
+  for case in B_hunyuan_video; do
+    for name in svg1 svg2 svoo trace; do
+      install -m 644 "$data/golden/${name}_$case.h5" "$out/golden-data/golden/"
+    done
+  done
 fi
 
 install -m 755 "$root/resources/gpu/run.sh" "$out/run.sh"
