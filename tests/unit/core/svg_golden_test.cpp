@@ -199,8 +199,7 @@ INSTANTIATE_TEST_SUITE_P(Cases, SvgGolden,
                          testing::Values("A_wan", "A_hunyuan_video", "B_wan", "B_hunyuan_video", "G_wan",
                                          "G_hunyuan_video", "A_wan_on_emulated_cuda",
                                          "A_hunyuan_video_on_emulated_cuda", "B_wan_on_emulated_cuda",
-                                         "B_hunyuan_video_on_emulated_cuda",
-                                         "B_hunyuan_video_on_cuda"),
+                                         "B_hunyuan_video_on_emulated_cuda", "B_hunyuan_video_on_cuda"),
                          [](const auto& tested) { return std::string(tested.param); });
 
 }  // namespace
