@@ -380,12 +380,12 @@ SPARSIGHT_DEVICE void rowStatsBody(Block& block, SelectShared& shared, const Row
   block.each([&](int t, auto&) {
     if (t != 0) return;
     const Counter members = shared.count[shared.bucket];
-    const auto each = static_cast<double>(toFixed(floatOf(prefix), scale));
-    const auto reached = static_cast<double>(shared.mass);
-    const double wanted = ::ceil((target - reached) / each);
+    const Counter each = toFixed(floatOf(prefix), scale);
+    const auto reaches = [&](Counter more) { return static_cast<double>(shared.mass + more * each) >= target; };
+    const double wanted = ::ceil((target - static_cast<double>(shared.mass)) / static_cast<double>(each));
     Counter more = wanted < 1 ? 1 : wanted > static_cast<double>(members) ? members : static_cast<Counter>(wanted);
-    while (more > 1 && reached + static_cast<double>(more - 1) * each >= target) --more;
-    while (more < members && reached + static_cast<double>(more) * each < target) ++more;
+    while (more > 1 && reaches(more - 1)) --more;
+    while (more < members && !reaches(more)) ++more;
     p.keysForMass[i] = static_cast<std::int64_t>(shared.above + more);
   });
 }

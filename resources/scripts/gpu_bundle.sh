@@ -59,7 +59,7 @@ fi
 # Traces of the test data, smallest first, while there is room: they exercise the whole program on both backends.
 data=$(sed -n 's/^SPARSIGHT_TEST_DATA:PATH=//p' "$build/CMakeCache.txt")
 if [ -n "$data" ] && [ -d "$data/golden" ]; then
-  find "$data/golden" -name 'trace_*.h5' -size -4000k -exec install -m 644 {} "$out/data/" \;
+  find "$data/golden" -name 'trace_*.h5' -size -800k -exec install -m 644 {} "$out/data/" \;
   # What the golden cases of the device read.
   mkdir -p "$out/golden-data/golden"
   for case in B_hunyuan_video; do
