@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Row LSE and pooled attention map of one head with PyTorch, as one would write it, and as one would after tuning."""
+import math
 import os
 
 import torch
@@ -78,45 +79,62 @@ def naive_everything(head, task, chunk):
     return naive(head, task, chunk, everything=True)
 
 
-def tuned(head, task, chunk, dtype):
-    """Buffers made once, scale inside the product, exp in place, sums of tiles before normalising."""
+LOG2E = math.log2(math.e)
+
+
+def tuned(head, task, chunk, dtype, product="torch.addmm"):
+    """Buffers made once, scale inside the product, powers of two in place, sums of tiles before normalising.
+
+    exp2 because torch's exp goes to MKL, which is many times slower on CPUs of others than Intel; amax on fp32 because
+    it is slow on bf16."""
     q, k = tensor(head, "q").to(dtype), tensor(head, "k").to(dtype)
     n, block = head.tokens, block_of(head)
     chunk = max(block, chunk // block * block)
     tiles = -(-n // block)
+    scale = head.scale * LOG2E
+    if product == "oneDNN":  # its fp32 product uses AVX-512 where MKL's does not; the scale goes into q
+        q = q * scale
 
     def run():
-        keys = F.pad(k, (0, 0, 0, tiles * block - n)).T
+        keys = F.pad(k, (0, 0, 0, tiles * block - n))
         scores = torch.empty(chunk, tiles * block)
-        product = scores if dtype == torch.float32 else torch.empty(chunk, tiles * block, dtype=dtype)
+        narrow = torch.empty(chunk, tiles * block, dtype=dtype) if dtype != torch.float32 else scores
         bias = torch.zeros(1, dtype=dtype)
         lse = torch.empty(n)
         mean, top = torch.empty(tiles, tiles), torch.empty(tiles, tiles)
         for first in range(0, n, chunk):
             rows = min(chunk, n - first)
-            s, raw = scores[:rows], product[:rows]
-            torch.addmm(bias, q[first:first + rows], keys, beta=0, alpha=head.scale, out=raw)
-            raw[:, n:] = -torch.inf
-            tile_top = raw.view(rows, tiles, block).amax(2).float()
+            s = scores[:rows]
+            if product == "oneDNN":
+                s = torch.ops.mkldnn._linear_pointwise(q[first:first + rows], keys, None, "none", [], "")
+            else:
+                torch.addmm(bias, q[first:first + rows], keys.T, beta=0, alpha=scale, out=narrow[:rows])
+                if narrow is not scores:
+                    s.copy_(narrow[:rows])
+            s[:, n:] = -torch.inf
+            tile_top = s.view(rows, tiles, block).amax(2)
             reference = tile_top.amax(1, keepdim=True)
-            torch.sub(raw, reference, out=s).exp_()
+            s.sub_(reference).exp2_()
             tile_sum = s.view(rows, tiles, block).sum(2)
             total = tile_sum.sum(1, keepdim=True)
-            lse[first:first + rows] = (total.log() + reference)[:, 0]
+            lse[first:first + rows] = ((total.log2() + reference) / LOG2E)[:, 0]
             here = slice(first // block, -(-(first + rows) // block))
             mean[here] = pool_rows(tile_sum / total, block, torch.sum)
-            top[here] = pool_rows((tile_top - reference).exp_() / total, block, torch.amax)
+            top[here] = pool_rows((tile_top - reference).exp2_() / total, block, torch.amax)
         return {"block": block, "mean": mean / areas(n, block), "max": top, "lse": lse}
 
     return several(task, run)
 
 
-@peer("torch tuned fp32 (LSE, mean, max)", check=map_errors, chunk=[128, 256, 512])
-def tuned_fp32(head, task, chunk):
-    return tuned(head, task, chunk, torch.float32)
+PRODUCTS = ["torch.addmm"] + (["oneDNN"] if hasattr(torch.ops.mkldnn, "_linear_pointwise") else [])
 
 
-@peer("torch tuned bf16 (LSE, mean, max)", check=map_errors, chunk=[128, 256, 512])
+@peer("torch tuned fp32 (LSE, mean, max)", check=map_errors, chunk=[64, 128, 256], product=PRODUCTS)
+def tuned_fp32(head, task, chunk, product):
+    return tuned(head, task, chunk, torch.float32, product)
+
+
+@peer("torch tuned bf16 (LSE, mean, max)", check=map_errors, chunk=[64, 128, 256])
 def tuned_bf16(head, task, chunk):
     return tuned(head, task, chunk, torch.bfloat16)
 
