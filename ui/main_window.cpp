@@ -113,7 +113,7 @@ MainWindow::MainWindow(Session& session, const Settings& settings, QWidget* pare
   setLayoutPreset(m_preset);
 
   connect(&m_session, &Session::changed, this, &MainWindow::sessionChanged);
-  connect(&m_session, &Session::importWanted, this, &MainWindow::importTensors);
+  connect(&m_session, &Session::importWanted, this, [this](const QString& path) { importTensors({path}); });
   connect(&m_session, &Session::errorOccurred, this, [this](const QString& title, const QString& message) {
     m_banners->post(BannerStack::Kind::Error, title, message);
   });
@@ -817,6 +817,20 @@ void MainWindow::updateRecentMenu() {
 // --- actions ------------------------------------------------------------------------------------------------------
 
 void MainWindow::openFiles(const QStringList& paths) {
+  // q.npy, k.npy and v.npy are one thing to import, not three.
+  const auto isTensors = [](const QString& path) {
+    static const QStringList kSuffixes{QStringLiteral("npy"), QStringLiteral("npz"), QStringLiteral("pt"),
+                                       QStringLiteral("pth"), QStringLiteral("safetensors")};
+    return kSuffixes.contains(QFileInfo(path).suffix().toLower());
+  };
+  const auto sameFolder = [&](const QString& path) {
+    return QFileInfo(path).absolutePath() == QFileInfo(paths.front()).absolutePath();
+  };
+  if (paths.size() > 1 && std::all_of(paths.begin(), paths.end(), isTensors) &&
+      std::all_of(paths.begin(), paths.end(), sameFolder)) {
+    importTensors(paths);
+    return;
+  }
   bool later = false;
   for (const QString& path : paths) {
     const QFileInfo info(path);
@@ -856,18 +870,18 @@ void MainWindow::chooseImport(bool folder) {
                                  store.value(QStringLiteral("open/directory"), QDir::homePath()).toString(),
                                  tr("Tensors (%1);;All files (*)").arg(suffixes.trimmed()));
   dialog->setAttribute(Qt::WA_DeleteOnClose);
-  dialog->setFileMode(folder ? QFileDialog::Directory : QFileDialog::ExistingFile);
+  dialog->setFileMode(folder ? QFileDialog::Directory : QFileDialog::ExistingFiles);
   if (folder) dialog->setOption(QFileDialog::ShowDirsOnly);
-  connect(dialog, &QFileDialog::fileSelected, this, [this](const QString& path) {
-    if (path.isEmpty()) return;
-    QSettings().setValue(QStringLiteral("open/directory"), QFileInfo(path).absolutePath());
-    importTensors(path);
+  connect(dialog, &QFileDialog::filesSelected, this, [this](const QStringList& files) {
+    if (files.isEmpty()) return;
+    QSettings().setValue(QStringLiteral("open/directory"), QFileInfo(files.front()).absolutePath());
+    importTensors(files);
   });
   dialog->open();
 }
 
-void MainWindow::importTensors(const QString& path) {
-  auto* dialog = new TraceImportDialog(m_session, path, this);
+void MainWindow::importTensors(const QStringList& paths) {
+  auto* dialog = new TraceImportDialog(m_session, paths, this);
   dialog->setAttribute(Qt::WA_DeleteOnClose);
   dialog->open();
 }

@@ -104,8 +104,8 @@ class MainWindow : public QMainWindow {
   void chooseFile();
   /// Asks for a file or a folder, then importTensors.
   void chooseImport(bool folder);
-  /// The import dialog for a file or folder of tensors.
-  void importTensors(const QString& path);
+  /// The import dialog for a file or folder of tensors, or for several files of one folder.
+  void importTensors(const QStringList& paths);
   void generate();
   void openDemo();
   void editSettings();

@@ -89,6 +89,15 @@ std::string FileBytes::readText(std::uint64_t offset, std::size_t count) const {
 
 std::string shapeText(std::span<const Index> shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
+std::string plain(std::string_view text) {
+  std::string out(text.substr(0, 400));
+  for (char& c : out) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7f) c = '.';
+  }
+  return out;
+}
+
 std::string printable(std::string_view text) {
   std::string out = "'";
   for (const char c : text.substr(0, 60)) out += c >= 0x20 && c < 0x7f ? c : '.';

@@ -75,6 +75,8 @@ class StridedFile : public TensorFile {
 
 /// "[2, 1080, 64]"
 [[nodiscard]] std::string shapeText(std::span<const Index> shape);
+/// Text of a foreign file without control characters, which a terminal would obey; at most 400 characters.
+[[nodiscard]] std::string plain(std::string_view text);
 /// Text of a foreign file for a message: printable, at most 60 characters, in quotes.
 [[nodiscard]] std::string printable(std::string_view text);
 

@@ -21,6 +21,7 @@ namespace {
 using import::shapeText;
 
 constexpr std::size_t kMostCalls = 1'000'000;
+constexpr std::size_t kMostPlaces = 500;  // that a form lists
 
 [[noreturn]] void invalid(const std::string& message) { throw Error(ErrorCode::InvalidArgument, message); }
 
@@ -126,30 +127,7 @@ class Planner {
     std::string example;
     for (std::size_t i = 0; i < m_survey.tensors.size(); ++i) {
       const FoundTensor& found = m_survey.tensors[i];
-      TensorPlace place = found.place;
-      if (mapped) {
-        place.role = TensorRole::None;
-        for (std::size_t r = 0; r < patterns.size() && place.role == TensorRole::None; ++r) {
-          if (patterns[r].empty()) continue;
-          auto fit = placeFromPattern(patterns[r], found.name);
-          if (!fit)
-            fit = placeFromPattern(patterns[r],
-                                   found.file.generic_string() + (found.name.empty() ? "" : "/" + found.name));
-          if (!fit) continue;
-          TensorPlace& said = *fit;  // what the pattern leaves open, the names may say
-          if (!said.step && !said.timestep) {
-            said.step = place.step;
-            said.timestep = place.timestep;
-          }
-          if (!said.layer) said.layer = place.layer;
-          if (!said.head) said.head = place.head;
-          if (!said.call) said.call = place.call;
-          if (said.branch.empty()) said.branch = place.branch;
-          if (said.kind.empty()) said.kind = place.kind;
-          said.role = static_cast<TensorRole>(r + 1);
-          place = said;
-        }
-      }
+      const TensorPlace place = placeOf(found, m_options);
       if (place.role == TensorRole::None) {
         if (unused++ == 0) example = found.label();
         continue;
@@ -188,7 +166,9 @@ class Planner {
                       m_survey.source.string(), mapped ? "named as --map says" : "named like a query or key",
                       names.empty() ? "none" : names, m_survey.tensors.size() > 6 ? ", ..." : ""));
     }
-    if (unused > 0) warn(fmt::format("{} tensors are not used (the first: {})", unused, example));
+    if (unused > 0)
+      warn(unused == 1 ? fmt::format("{} is not used", example)
+                       : fmt::format("{} tensors are not used (the first: {})", unused, example));
     if (m_cross > 0) warn(fmt::format("{} tensors of cross-attention are left out", m_cross));
   }
 
@@ -272,7 +252,7 @@ class Planner {
       for (Index s = 0; s < extent('S'); ++s) {
         for (Index l = 0; l < extent('L'); ++l) {
           for (Index b = 0; b < extent('B'); ++b) {
-            Key key = keyOf(chosen.place);
+            Key key = keyOf(chosen.place, axis('S').has_value(), axis('L').has_value());
             if (axis('S')) key.step = static_cast<int>(s);
             if (axis('S')) key.timestep.reset();
             if (axis('L')) key.layer = static_cast<int>(l);
@@ -304,7 +284,7 @@ class Planner {
     }
   }
 
-  Key keyOf(const TensorPlace& place) {
+  Key keyOf(const TensorPlace& place, bool stepAxis, bool layerAxis) {
     Key key;
     key.step = place.step;
     if (!key.step) key.timestep = place.timestep;
@@ -312,11 +292,11 @@ class Planner {
       key.step = m_options.step;
       if (!key.step) {
         key.step = 0;
-        m_noStep = true;
+        m_noStep = m_noStep || !stepAxis;
       }
     }
     key.layer = place.layer ? *place.layer : m_options.layer.value_or(0);
-    m_noLayer = m_noLayer || (!place.layer && !m_options.layer);
+    m_noLayer = m_noLayer || (!place.layer && !m_options.layer && !layerAxis);
     key.branch = place.branch;
     key.kind = !m_options.kind.empty() ? m_options.kind : place.kind;
     key.call = place.call.value_or(0);
@@ -417,8 +397,10 @@ class Planner {
       m_plan.calls.push_back(std::move(call));
     }
     if (m_plan.calls.empty()) {
-      invalid(fmt::format("{}: no attention call is whole ({}); queries and keys are needed. Check --map",
-                          m_survey.source.string(), example));
+      invalid(fmt::format(
+          "{}: no attention call is whole ({}); queries and keys are needed. Check --map, or import the folder that "
+          "holds them all",
+          m_survey.source.string(), example));
     }
     if (incomplete > 0)
       warn(fmt::format("{} calls are left out because queries or keys are missing (the first: {})", incomplete,
@@ -759,6 +741,34 @@ class Planner {
 
 }  // namespace
 
+TensorPlace placeOf(const FoundTensor& found, const ImportOptions& options) {
+  const auto& patterns = options.patterns;
+  TensorPlace place = found.place;
+  if (std::all_of(patterns.begin(), patterns.end(), [](const std::string& p) { return p.empty(); })) return place;
+  for (std::size_t r = 0; r < patterns.size(); ++r) {
+    if (patterns[r].empty()) continue;
+    auto fit = placeFromPattern(patterns[r], found.name);
+    if (!fit) {
+      fit = placeFromPattern(patterns[r], found.file.generic_string() + (found.name.empty() ? "" : "/" + found.name));
+    }
+    if (!fit) continue;
+    TensorPlace& said = *fit;  // what the pattern leaves open, the names may say
+    if (!said.step && !said.timestep) {
+      said.step = place.step;
+      said.timestep = place.timestep;
+    }
+    if (!said.layer) said.layer = place.layer;
+    if (!said.head) said.head = place.head;
+    if (!said.call) said.call = place.call;
+    if (said.branch.empty()) said.branch = place.branch;
+    if (said.kind.empty()) said.kind = place.kind;
+    said.role = static_cast<TensorRole>(r + 1);
+    return said;
+  }
+  place.role = TensorRole::None;
+  return place;
+}
+
 ImportPlan planImport(const Survey& survey, const ImportOptions& options) { return Planner(survey, options).plan(); }
 
 ImportDraft draftImport(const Survey& survey, const ImportOptions& options) {
@@ -768,6 +778,12 @@ ImportDraft draftImport(const Survey& survey, const ImportOptions& options) {
     draft.plan = planner.plan();
   } catch (const Error& error) {
     draft.problem = error.what();
+  }
+  try {
+    for (std::size_t i = 0; i < std::min(kMostPlaces, survey.tensors.size()); ++i)
+      draft.places.push_back(placeOf(survey.tensors[i], options));
+  } catch (const Error&) {
+    draft.places.clear();  // the same as the problem above
   }
   draft.tokens = planner.tokens;
   draft.heads = planner.heads;

@@ -97,8 +97,8 @@ const char* sourceTypeName(SourceType type) noexcept {
 }
 
 std::string FoundTensor::label() const {
-  if (name.empty()) return file.generic_string();
-  return file.empty() ? name : fmt::format("{}: {}", file.generic_string(), name);
+  if (name.empty()) return import::plain(file.generic_string());
+  return import::plain(file.empty() ? name : fmt::format("{}: {}", file.generic_string(), name));
 }
 
 std::unique_ptr<TensorFile> Importer::open(const fs::path& path, const fs::path&) const {
@@ -151,7 +151,7 @@ bool isImportable(const fs::path& path) {
   return importerFor(path) != nullptr;
 }
 
-Survey surveySource(const fs::path& path, const Control& control) {
+Survey surveySource(const fs::path& path, const Control& control, std::span<const fs::path> only) {
   Survey survey;
   survey.source = path;
   std::set<std::string> formats;
@@ -164,7 +164,7 @@ Survey surveySource(const fs::path& path, const Control& control) {
     }
     formats.insert(std::string(importer.id()));
     for (const auto& [name, value] : opened->facts()) {
-      if (name != "timestep" && name != "layer_idx") survey.facts.emplace(name, value);
+      if (name != "timestep" && name != "layer_idx") survey.facts.emplace(name, import::plain(value));
     }
   };
   std::error_code ignored;
@@ -188,7 +188,8 @@ Survey surveySource(const fs::path& path, const Control& control) {
     take(*importer, path, path.filename());
   } else {
     std::size_t others = 0;
-    const std::vector<fs::path> files = filesUnder(path);
+    const std::vector<fs::path> files =
+        only.empty() ? filesUnder(path) : std::vector<fs::path>(only.begin(), only.end());
     std::string first;
     for (std::size_t i = 0; i < files.size(); ++i) {
       control.checkpoint();

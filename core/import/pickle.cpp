@@ -18,6 +18,8 @@ namespace {
 using Ref = std::uint32_t;
 using Kind = PickleValue::Kind;
 
+constexpr std::size_t kMostValues = 1'000'000, kMostArguments = 64, kMostCopied = 4'000'000;
+
 struct StorageClass {
   const char* global;
   const char* dtype;
@@ -112,6 +114,7 @@ class Machine {
   }
 
   Ref make(PickleValue value) {
+    if (m_pickle.values.size() >= kMostValues) damaged("it holds far more values than tensors need");
     m_pickle.values.push_back(std::move(value));
     return static_cast<Ref>(m_pickle.values.size() - 1);
   }
@@ -187,7 +190,9 @@ class Machine {
 
   // ("storage", class, key, location, elements)
   void persistent() {
-    const PickleValue id = at(pop());
+    const Ref idRef = pop();
+    if (at(idRef).items.size() > kMostArguments) damaged("a storage's name is malformed");
+    const PickleValue id = at(idRef);
     if (id.kind != Kind::Tuple || id.items.size() < 5 || at(id.items[0]).text != "storage" ||
         at(id.items[1]).kind != Kind::Global || at(id.items[2]).kind != Kind::Text) {
       damaged("a storage's name is malformed");
@@ -201,10 +206,19 @@ class Machine {
     push(std::move(v));
   }
 
+  // Copies of the same long list again and again would outgrow any memory.
+  void countCopies(std::size_t items) {
+    m_copied += items;
+    if (m_copied > kMostCopied) damaged("it holds far more values than tensors need");
+  }
+
   void reduce() {
     const Ref argumentsRef = pop(), functionRef = pop();
+    if (at(functionRef).kind != Kind::Global || at(argumentsRef).kind != Kind::Tuple) {
+      refused("calls something that is no function");
+    }
+    if (at(argumentsRef).items.size() > kMostArguments) damaged("a tensor has too many facts");
     const PickleValue function = at(functionRef), arguments = at(argumentsRef);
-    if (function.kind != Kind::Global || arguments.kind != Kind::Tuple) refused("calls something that is no function");
     const auto argument = [&](std::size_t i) -> Ref {
       if (i >= arguments.items.size()) damaged("a tensor lacks facts");
       return arguments.items[i];
@@ -233,6 +247,7 @@ class Machine {
       PickleValue v;
       v.kind = Kind::Dict;
       if (!arguments.items.empty()) {  // a list of pairs
+        countCopies(at(arguments.items[0]).items.size());
         const PickleValue pairs = at(arguments.items[0]);
         for (const Ref pair : pairs.items) {
           if (at(pair).items.size() != 2) damaged();
@@ -243,6 +258,7 @@ class Machine {
     } else if (name == "torch Size") {
       PickleValue v;
       v.kind = Kind::Tuple;
+      countCopies(at(argument(0)).items.size());
       v.items = at(argument(0)).items;
       push(std::move(v));
     } else if (name == "torch device") {
@@ -394,7 +410,7 @@ class Machine {
 
   std::string_view m_text;
   const std::string& m_name;
-  std::size_t m_at = 0;
+  std::size_t m_at = 0, m_copied = 0;
   Pickle m_pickle;
   std::vector<Ref> m_stack;
   std::vector<std::size_t> m_marks;

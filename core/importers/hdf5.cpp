@@ -13,6 +13,7 @@ namespace sparsight {
 namespace {
 
 constexpr std::size_t kMostDatasets = 200'000;
+constexpr std::size_t kMostGroups = 100'000;
 constexpr int kDeepest = 16;
 constexpr Index kSlabBytes = Index{4} << 20;
 constexpr Index kChunkCache = Index{32} << 20;
@@ -93,7 +94,9 @@ class Hdf5Tensors final : public TensorFile {
   }
 
   void walk(const h5::Group& group, const std::string& path, int depth) {
+    // Hard links may lead in circles: each group once per path, up to a depth and a number of them.
     if (depth > kDeepest) return;
+    if (++m_groups > kMostGroups) m_root.failFormat("holds more groups than any capture; choose a part");
     for (const h5::LinkInfo& link : group.links()) {
       if (link.kind != h5::LinkKind::Hard) continue;  // links may point anywhere, also in circles
       const std::string name = path.empty() ? link.name : path + "/" + link.name;
@@ -134,7 +137,7 @@ class Hdf5Tensors final : public TensorFile {
 
   h5::File m_root;
   std::optional<h5::Dataset> m_open;
-  std::size_t m_openTensor = 0;
+  std::size_t m_openTensor = 0, m_groups = 0;
 };
 
 class Hdf5 final : public Importer {

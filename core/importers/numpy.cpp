@@ -139,7 +139,7 @@ void addArray(import::StridedFile& file, const NpyHeader& header, const std::str
   FoundTensor found;
   found.name = member;
   found.shape = header.shape;
-  found.dtype = header.descr;
+  found.dtype = import::plain(header.descr);
   import::StridedTensor data;
   const std::string_view descr = header.descr;
   const char order = descr.empty() ? '?' : descr.front();
@@ -186,11 +186,12 @@ class NpzFile final : public import::StridedFile {
       if (!member.name.ends_with(".npy")) continue;
       const std::string name = member.name.substr(0, member.name.size() - 4);
       const std::string what = fmt::format("{}: array {}", path.string(), import::printable(name));
-      const std::string start = m_zip.readPrefix(member, kMostHeader + 12);
-      const NpyHeader header =
-          readNpyHeader([&](std::size_t at,
-                            std::size_t count) { return at < start.size() ? start.substr(at, count) : std::string(); },
-                        what);
+      const NpyHeader header = readNpyHeader(
+          [&](std::size_t at, std::size_t count) {
+            const std::string start = m_zip.readPrefix(member, at + count);
+            return at < start.size() ? start.substr(at) : std::string();
+          },
+          what);
       const bool stored = member.method == 0;
       addArray(*this, header, name, what, stored ? m_zip.bytes() : nullptr, stored ? member.offset : 0, member.size);
       m_packed.push_back(stored ? nullptr : &member);

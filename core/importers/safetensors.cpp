@@ -15,8 +15,8 @@ namespace {
 
 using Json = nlohmann::json;
 
-// The reference takes 100 MB; a header of 100,000 tensors has some 15.
-constexpr std::uint64_t kMostHeader = std::uint64_t{32} << 20;
+// The reference takes 100 MB; a header of 100,000 tensors has some 15, and parsed it takes twenty times that.
+constexpr std::uint64_t kMostHeader = std::uint64_t{16} << 20;
 
 std::uint64_t headerLength(std::string_view bytes) {
   std::uint64_t length = 0;
@@ -83,7 +83,8 @@ class Safetensors final : public Importer {
       if (name == "__metadata__") {
         if (!entry.is_object()) continue;
         for (const auto& [key, value] : entry.items()) {
-          if (value.is_string()) file->addFact(key, value.get_ref<const std::string&>());
+          if (value.is_string() && value.get_ref<const std::string&>().size() <= 4096)
+            file->addFact(key, value.get_ref<const std::string&>());
         }
         continue;
       }
@@ -103,7 +104,7 @@ class Safetensors final : public Importer {
       }
       FoundTensor found;
       found.name = name;
-      found.dtype = entry["dtype"].get_ref<const std::string&>();
+      found.dtype = import::plain(entry["dtype"].get_ref<const std::string&>());
       for (const Json& extent : entry["shape"]) {
         if (extent.get<std::uint64_t>() > (std::uint64_t{1} << 60)) damaged("its shape is impossible");
         found.shape.push_back(extent.get<Index>());

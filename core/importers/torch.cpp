@@ -17,6 +17,7 @@ namespace {
 
 constexpr std::uint64_t kMostPickle = std::uint64_t{32} << 20;
 constexpr int kDeepest = 32;
+constexpr std::size_t kLongestName = 512;
 constexpr Index kMostVisited = 1 << 20;
 
 struct Type {
@@ -73,7 +74,7 @@ class Reader {
         for (std::size_t i = 0; i + 1 < value.items.size(); i += 2) {
           const import::PickleValue& key = m_pickle.values[value.items[i]];
           const std::string name = key.kind == Kind::Integer ? fmt::format("{}", key.integer)
-                                   : key.kind == Kind::Text  ? key.text
+                                   : key.kind == Kind::Text  ? key.text.substr(0, kLongestName)
                                                              : std::string("?");
           visit(value.items[i + 1], under(name), depth + 1);
         }
@@ -90,7 +91,7 @@ class Reader {
         if (depth == 1) m_file.addFact(path, fmt::format("{}", value.real));
         return;
       case Kind::Text:
-        if (depth == 1) m_file.addFact(path, value.text);
+        if (depth == 1 && value.text.size() <= kLongestName) m_file.addFact(path, value.text);
         return;
       default:
         return;

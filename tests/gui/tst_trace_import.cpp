@@ -59,7 +59,7 @@ class TestTraceImport : public QObject {
   }
 
   void asksForTheGridAndThenImports() {
-    TraceImportDialog dialog(*m_session, fixture("plain.npz"), &m_parent);
+    TraceImportDialog dialog(*m_session, {fixture("plain.npz")}, &m_parent);
     QVERIFY(eventually([&] { return dialog.survey() != nullptr && dialog.isSettled(); }));
     auto* found = child<QTreeWidget>(dialog, "import.found");
     QCOMPARE(found->topLevelItemCount(), 3);
@@ -93,7 +93,7 @@ class TestTraceImport : public QObject {
   }
 
   void refusesAGridThatDoesNotFit() {
-    TraceImportDialog dialog(*m_session, fixture("plain.npz"), &m_parent);
+    TraceImportDialog dialog(*m_session, {fixture("plain.npz")}, &m_parent);
     QVERIFY(eventually([&] { return dialog.survey() != nullptr && dialog.isSettled(); }));
     type(dialog, 2, 3, 5);
     QVERIFY(!go(dialog)->isEnabled());
@@ -113,7 +113,7 @@ class TestTraceImport : public QObject {
     QVERIFY(file.open(QIODevice::WriteOnly));
     file.write("mine");
     file.close();
-    TraceImportDialog dialog(*m_session, fixture("keys.safetensors"), &m_parent);
+    TraceImportDialog dialog(*m_session, {fixture("keys.safetensors")}, &m_parent);
     dialog.setPath(path);
     QVERIFY(eventually([&] { return dialog.survey() != nullptr && dialog.isSettled(); }));
     QVERIFY2(!go(dialog)->isEnabled(), "the grid is in the file, but so is something of mine");
@@ -122,7 +122,7 @@ class TestTraceImport : public QObject {
   }
 
   void foreignHdf5IsMapped() {
-    TraceImportDialog dialog(*m_session, fixture("stacked.h5"), &m_parent);
+    TraceImportDialog dialog(*m_session, {fixture("stacked.h5")}, &m_parent);
     dialog.setPath(m_dir.filePath(QStringLiteral("stacked.h5")));
     QVERIFY(eventually([&] { return dialog.survey() != nullptr && dialog.isSettled(); }));
     QVERIFY2(child<QToolButton>(dialog, "import.more")->isChecked(), "five axes need a word");
@@ -133,11 +133,18 @@ class TestTraceImport : public QObject {
     QVERIFY(eventually([&] { return dialog.isSettled(); }));
     QVERIFY2(go(dialog)->isEnabled(), qPrintable(state(dialog)));
     QCOMPARE(dialog.plan()->calls.size(), std::size_t{6});
+    // The list follows: values are no longer asked for, Q is.
+    auto* found = child<QTreeWidget>(dialog, "import.found");
+    for (int i = 0; i < found->topLevelItemCount(); ++i) {
+      const QString name = found->topLevelItem(i)->text(0);
+      const bool used = name == QLatin1String("Q") || name == QLatin1String("K");
+      QCOMPARE(found->topLevelItem(i)->text(3) != QLatin1String("not used"), used);
+    }
     QVERIFY(!dialog.plan()->calls.front().header.valueDim);
   }
 
   void aHostileFileIsRefusedByName() {
-    TraceImportDialog dialog(*m_session, fixture("hostile_system.pt"), &m_parent);
+    TraceImportDialog dialog(*m_session, {fixture("hostile_system.pt")}, &m_parent);
     auto* facts = child<QLabel>(dialog, "import.facts");
     QVERIFY(eventually([&] { return facts->text().contains(QStringLiteral("posix.system")); }));
     QVERIFY(!go(dialog)->isEnabled());
@@ -160,6 +167,14 @@ class TestTraceImport : public QObject {
     QApplication::sendEvent(&window, &drop);
     QVERIFY(eventually([&] { return window.findChild<TraceImportDialog*>() != nullptr; }));
     window.findChild<TraceImportDialog*>()->reject();
+    QVERIFY(eventually([&] { return window.findChild<TraceImportDialog*>() == nullptr; }));
+    // Files that belong together are one import.
+    window.openFiles({fixture("npy/q_layer2.npy"), fixture("npy/k_layer2.npy"), fixture("npy/v_layer2.npy")});
+    QVERIFY(eventually([&] { return (dialog = window.findChild<TraceImportDialog*>()) != nullptr; }));
+    QVERIFY(eventually([&] { return dialog->survey() != nullptr && dialog->isSettled(); }));
+    QCOMPARE(window.findChildren<TraceImportDialog*>().size(), 1);
+    QCOMPARE(dialog->survey()->tensors.size(), std::size_t{3});
+    dialog->reject();
   }
 
   void theDensityLogBecomesAProfile() {

@@ -45,15 +45,14 @@ QString shapeText(const std::vector<Index>& shape) {
 }
 
 /// "q, layer 3, timestep 951".
-QString placeText(const FoundTensor& found) {
-  if (found.place.role == TensorRole::None) return TraceImportDialog::tr("not used");
-  QStringList parts{QString(QLatin1Char("qkv"[static_cast<int>(found.place.role) - 1]))};
-  if (found.place.step) parts << TraceImportDialog::tr("step %1").arg(*found.place.step);
-  if (!found.place.step && found.place.timestep)
-    parts << TraceImportDialog::tr("timestep %1").arg(*found.place.timestep);
-  if (found.place.layer) parts << TraceImportDialog::tr("layer %1").arg(*found.place.layer);
-  if (found.place.head) parts << TraceImportDialog::tr("head %1").arg(*found.place.head);
-  if (!found.place.branch.empty()) parts << qs(found.place.branch);
+QString placeText(const TensorPlace& place) {
+  if (place.role == TensorRole::None) return TraceImportDialog::tr("not used");
+  QStringList parts{QString(QLatin1Char("qkv"[static_cast<int>(place.role) - 1]))};
+  if (place.step) parts << TraceImportDialog::tr("step %1").arg(*place.step);
+  if (!place.step && place.timestep) parts << TraceImportDialog::tr("timestep %1").arg(*place.timestep);
+  if (place.layer) parts << TraceImportDialog::tr("layer %1").arg(*place.layer);
+  if (place.head) parts << TraceImportDialog::tr("head %1").arg(*place.head);
+  if (!place.branch.empty()) parts << qs(place.branch);
   return parts.join(QStringLiteral(", "));
 }
 
@@ -63,7 +62,8 @@ QString bytesText(double bytes) {
   return TraceImportDialog::tr("%1 GiB").arg(bytes / 0x1p30, 0, 'f', 1);
 }
 
-/// Core's lines name the command line's options; here they are the fields, and proposals stand in a list.
+/// Core's lines name the command line's options; here they are the fields, and
+/// proposals stand in a list.
 QString withoutOptions(QString line) {
   static const QRegularExpression inParentheses(QStringLiteral("\\s*\\(--[^)]*\\)")),
       proposals(QStringLiteral("[.;] Say --(grid|preset).*$"));
@@ -105,8 +105,13 @@ QHBoxLayout* rowOf(std::initializer_list<QWidget*> widgets) {
 
 }  // namespace
 
-TraceImportDialog::TraceImportDialog(Session& session, const QString& source, QWidget* parent)
-    : QDialog(parent), m_session(session), m_source(QDir::cleanPath(QFileInfo(source).absoluteFilePath())) {
+TraceImportDialog::TraceImportDialog(Session& session, const QStringList& sources, QWidget* parent)
+    : QDialog(parent), m_session(session), m_source(QDir::cleanPath(QFileInfo(sources.value(0)).absoluteFilePath())) {
+  if (sources.size() > 1) {
+    m_source = QFileInfo(m_source).absolutePath();
+    for (const QString& each : sources) m_only << QFileInfo(each).absoluteFilePath();
+  }
+
   build();
   look();
 }
@@ -122,21 +127,27 @@ void TraceImportDialog::build() {
   layout->setSpacing(Theme::kPad);
   m_title = new ElidedLabel;
   m_title->setBold(true);
-  m_title->setText(m_source);
+  m_title->setText(m_only.isEmpty() ? m_source : tr("%1: %2 files").arg(m_source).arg(m_only.size()));
   layout->addWidget(m_title);
   m_facts = new NoteLabel;
   m_facts->setObjectName(QStringLiteral("import.facts"));
   layout->addWidget(m_facts);
+  // All that needs a readable source; folded away where there is none.
+  m_body = new QWidget;
+  auto* body = new QVBoxLayout(m_body);
+  body->setContentsMargins(0, 0, 0, 0);
+  body->setSpacing(Theme::kPad);
+  layout->addWidget(m_body, 1);
   m_found = new QTreeWidget;
   m_found->setObjectName(QStringLiteral("import.found"));
   m_found->setAccessibleName(tr("Tensors that were found"));
   m_found->setHeaderLabels({tr("Tensor"), tr("Shape"), tr("Type"), tr("Read as")});
   m_found->setRootIsDecorated(false);
   m_found->setUniformRowHeights(true);
-  m_found->setMinimumHeight(110);
+  m_found->setMinimumHeight(76);
   m_found->setSelectionMode(QAbstractItemView::SingleSelection);
   m_found->header()->setStretchLastSection(true);
-  layout->addWidget(m_found, 2);
+  body->addWidget(m_found, 2);
 
   m_form = new QFormLayout;
   m_form->setHorizontalSpacing(Theme::kGroupGap);
@@ -170,13 +181,20 @@ void TraceImportDialog::build() {
   m_branch->setEditable(true);
   m_branch->setSizePolicy(QSizePolicy::Expanding, QSizePolicy::Fixed);
   m_branch->addItems({QString(), QStringLiteral("cond"), QStringLiteral("uncond"), QStringLiteral("uncond,cond")});
-  m_branch->lineEdit()->setPlaceholderText(tr("as names say it; one name per batch entry: uncond,cond"));
+  m_branch->lineEdit()->setPlaceholderText(tr("as names say; of a batch: uncond,cond"));
   m_branch->setAccessibleName(tr("Guidance branch"));
-  m_form->addRow(tr("Guidance branch"), m_branch);
   m_scale = new QLineEdit;
   m_scale->setObjectName(QStringLiteral("import.scale"));
   m_scale->setPlaceholderText(tr("1 / sqrt(channels)"));
-  m_form->addRow(tr("Score scale"), m_scale);
+  m_scale->setMaximumWidth(170);
+  auto* scaleLabel = new QLabel(tr("Score scale"));
+  scaleLabel->setBuddy(m_scale);
+  auto* branchRow = new QHBoxLayout;
+  branchRow->setSpacing(Theme::kPad);
+  branchRow->addWidget(m_branch, 1);
+  branchRow->addWidget(scaleLabel);
+  branchRow->addWidget(m_scale);
+  m_form->addRow(tr("Guidance branch"), branchRow);
 
   m_more = new QToolButton;
   m_more->setObjectName(QStringLiteral("import.more"));
@@ -186,7 +204,7 @@ void TraceImportDialog::build() {
   m_more->setArrowType(Qt::RightArrow);
   m_more->setText(tr("Names and axes"));
   m_form->addRow(QString(), m_more);
-  layout->addLayout(m_form);
+  body->addLayout(m_form);
   m_moreArea = new QWidget;
   auto* more = new QFormLayout(m_moreArea);
   more->setContentsMargins(0, 0, 0, 0);
@@ -200,13 +218,21 @@ void TraceImportDialog::build() {
   }
   m_axes = new QLineEdit;
   m_axes->setObjectName(QStringLiteral("import.axes"));
-  m_axes->setPlaceholderText(
-      tr("by shape; else one letter per axis: S step, L layer, B batch, H head, N token, D channel"));
-  more->addRow(tr("Axes"), m_axes);
+  m_axes->setPlaceholderText(tr("by shape; else letters, for example BNHD"));
+  m_axes->setToolTip(
+      tr("One letter per axis: S step, L layer, B batch, H "
+         "head, N token, D channel"));
   m_raw16 = new QComboBox;
   m_raw16->setObjectName(QStringLiteral("import.raw16"));
   m_raw16->addItems({tr("not said"), QStringLiteral("bfloat16"), QStringLiteral("float16")});
-  more->addRow(tr("2-byte numbers"), m_raw16);
+  auto* rawLabel = new QLabel(tr("2-byte numbers"));
+  rawLabel->setBuddy(m_raw16);
+  auto* axesRow = new QHBoxLayout;
+  axesRow->setSpacing(Theme::kPad);
+  axesRow->addWidget(m_axes, 1);
+  axesRow->addWidget(rawLabel);
+  axesRow->addWidget(m_raw16);
+  more->addRow(tr("Axes"), axesRow);
   m_step = spin("import.step", -1, tr("by name"), tr("Step index of tensors whose name does not say it"));
   m_layer = spin("import.layer", -1, tr("by name"), tr("Layer of tensors whose name does not say it"));
   m_steps = spin("import.steps", 0, none, tr("Denoising steps of the whole run"));
@@ -214,11 +240,11 @@ void TraceImportDialog::build() {
   auto* stepsLabel = new QLabel(tr("Steps of the run"));
   more->addRow(tr("Step index"), rowOf({m_step, layerLabel, m_layer, stepsLabel, m_steps}));
   m_moreArea->hide();
-  layout->addWidget(m_moreArea);
+  body->addWidget(m_moreArea);
 
   auto* assumedTitle = new QLabel(tr("Taken for granted"));
   assumedTitle->setFont(fonts::title());
-  layout->addWidget(assumedTitle);
+  body->addWidget(assumedTitle);
   m_assumed = new QListWidget;
   m_assumed->setObjectName(QStringLiteral("import.assumed"));
   m_assumed->setAccessibleName(tr("What is taken for granted; recorded in the trace"));
@@ -226,8 +252,8 @@ void TraceImportDialog::build() {
   m_assumed->setWordWrap(true);
   m_assumed->setHorizontalScrollBarPolicy(Qt::ScrollBarAlwaysOff);
   m_assumed->setIconSize(QSize(16, 16));
-  m_assumed->setMinimumHeight(96);
-  layout->addWidget(m_assumed, 1);
+  m_assumed->setMinimumHeight(72);
+  body->addWidget(m_assumed, 2);
 
   auto* pathRow = new QHBoxLayout;
   pathRow->setSpacing(Theme::kPad);
@@ -240,11 +266,11 @@ void TraceImportDialog::build() {
   pathRow->addWidget(pathLabel);
   pathRow->addWidget(m_path, 1);
   pathRow->addWidget(browseButton);
-  layout->addLayout(pathRow);
+  body->addLayout(pathRow);
   m_replace = new QCheckBox(tr("This file exists. Replace it"));
   m_replace->setObjectName(QStringLiteral("import.replace"));
   m_replace->hide();
-  layout->addWidget(m_replace);
+  body->addWidget(m_replace);
   m_state = new NoteLabel;
   m_state->setObjectName(QStringLiteral("import.state"));
   m_state->setMinimumHeight(34);
@@ -298,8 +324,10 @@ void TraceImportDialog::look() {
   spec.lane = Lane::Io;
   m_lookJob = m_session.jobs().submit<std::shared_ptr<const Survey>>(
       std::move(spec),
-      [path = std::filesystem::path(m_source.toStdString())](JobContext& context) {
-        return std::make_shared<const Survey>(surveySource(path, context.control()));
+      [path = std::filesystem::path(m_source.toStdString()), names = m_only](JobContext& context) {
+        std::vector<std::filesystem::path> only;
+        for (const QString& name : names) only.emplace_back(name.toStdString());
+        return std::make_shared<const Survey>(surveySource(path, context.control(), only));
       },
       [this](Outcome<std::shared_ptr<const Survey>> outcome) {
         m_looking = false;
@@ -307,6 +335,9 @@ void TraceImportDialog::look() {
           m_facts->setRole(NoteLabel::Role::Error);
           m_facts->setText(qs(error->what()));
           m_state->setText(tr("Nothing can be imported from here."));
+          m_body->hide();
+          QMetaObject::invokeMethod(
+              this, [this] { resize(width(), layout()->sizeHint().height()); }, Qt::QueuedConnection);
           return;
         }
         if (std::holds_alternative<Cancelled>(outcome)) return;
@@ -314,6 +345,12 @@ void TraceImportDialog::look() {
         showFound();
         refresh();
       });
+}
+
+void TraceImportDialog::showPlace(QTreeWidgetItem* item, const TensorPlace& place) const {
+  item->setText(3, placeText(place));
+  const QBrush brush = palette().brush(place.role == TensorRole::None ? QPalette::PlaceholderText : QPalette::Text);
+  for (int column = 0; column < 4; ++column) item->setForeground(column, brush);
 }
 
 void TraceImportDialog::showFound() {
@@ -341,12 +378,9 @@ void TraceImportDialog::showFound() {
     odd = odd || (input && found.axes.empty() && found.shape.size() > 4);
     if (i >= kMostRows) continue;
     auto* item = new QTreeWidgetItem(m_found, {qs(survey.folder || found.name.empty() ? found.label() : found.name),
-                                               shapeText(found.shape), qs(found.dtype), placeText(found)});
+                                               shapeText(found.shape), qs(found.dtype), QString()});
     item->setToolTip(0, qs(found.label()));
-    if (!input) {
-      for (int column = 0; column < 4; ++column)
-        item->setForeground(column, palette().brush(QPalette::PlaceholderText));
-    }
+    showPlace(item, found.place);
   }
   for (int column = 0; column < 3; ++column) m_found->resizeColumnToContents(column);
   m_found->setColumnWidth(0, std::min(m_found->columnWidth(0), 320));
@@ -427,6 +461,8 @@ void TraceImportDialog::showDraft() {
     for (const GridProposal& p : draft.grids) m_proposals->addItem(qs(p.title));
     m_proposals->setEnabled(!draft.grids.empty());
   }
+  for (int i = 0; i < m_found->topLevelItemCount() && static_cast<std::size_t>(i) < draft.places.size(); ++i)
+    showPlace(m_found->topLevelItem(i), draft.places[static_cast<std::size_t>(i)]);
   m_assumed->clear();
   const auto add = [this](const char* icon, const QString& line) {
     auto* item = new QListWidgetItem(themedIcon(QLatin1String(icon)), line, m_assumed);
@@ -442,10 +478,10 @@ void TraceImportDialog::showDraft() {
   if (!draft.plan) {
     const ImportOptions said = options();
     const bool open = !said.grid && said.preset.empty() && draft.tokens > 0 && m_survey->facts.count("grid") == 0;
-    why =
-        open ? tr("How do the %1 tokens of a call lie? Choose a token grid, a model, or type frames, rows and columns.")
-                   .arg(formatCount(draft.tokens))
-             : withoutOptions(qs(draft.problem).remove(m_source + QStringLiteral(": ")));
+    why = open ? tr("How do the %1 tokens of a call lie? Choose a token grid, "
+                    "a model, or type frames, rows and columns.")
+                     .arg(formatCount(draft.tokens))
+               : withoutOptions(qs(draft.problem).remove(m_source + QStringLiteral(": ")));
   } else if (path().isEmpty()) {
     why = tr("Type a file name for the trace.");
   } else if (m_drafted->folderMissing) {
@@ -462,7 +498,8 @@ void TraceImportDialog::showDraft() {
     m_state->setText((plan.calls.size() == 1
                           ? tr("1 attention call")
                           : tr("%1 attention calls").arg(formatCount(static_cast<Index>(plan.calls.size())))) +
-                     tr(" \u00B7 %1 tokens: %2 \u00D7 %3 \u00D7 %4 video, %5 text \u00B7 %6 \u00B7 %7")
+                     tr(" \u00B7 %1 tokens: %2 \u00D7 %3 \u00D7 %4 video, %5 text \u00B7 %6 "
+                        "\u00B7 %7")
                          .arg(formatCount(plan.header.layout.tokenCount))
                          .arg(video->frames)
                          .arg(video->height)

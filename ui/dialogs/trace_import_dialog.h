@@ -3,6 +3,7 @@
 
 #include <QDialog>
 #include <QString>
+#include <QStringList>
 #include <array>
 #include <memory>
 #include <vector>
@@ -20,6 +21,7 @@ class QPushButton;
 class QSpinBox;
 class QToolButton;
 class QTreeWidget;
+class QTreeWidgetItem;
 class QWidget;
 
 namespace sparsight {
@@ -33,7 +35,8 @@ class Session;
 class TraceImportDialog : public QDialog {
   Q_OBJECT
  public:
-  TraceImportDialog(Session& session, const QString& source, QWidget* parent);
+  /// Several files lie in one folder.
+  TraceImportDialog(Session& session, const QStringList& sources, QWidget* parent);
   ~TraceImportDialog() override;
 
   [[nodiscard]] QString path() const;
@@ -54,6 +57,7 @@ class TraceImportDialog : public QDialog {
   void build();
   void look();
   void showFound();
+  void showPlace(QTreeWidgetItem* item, const TensorPlace& place) const;
   void refresh();
   void showDraft();
   void takeProposal(int index);
@@ -62,6 +66,7 @@ class TraceImportDialog : public QDialog {
 
   Session& m_session;
   QString m_source;
+  QStringList m_only;
   std::shared_ptr<const Survey> m_survey;
   std::shared_ptr<const Drafted> m_drafted;
   JobHandle m_lookJob, m_planJob;
@@ -78,7 +83,7 @@ class TraceImportDialog : public QDialog {
   QLineEdit *m_scale = nullptr, *m_axes = nullptr, *m_path = nullptr;
   std::array<QLineEdit*, 3> m_patterns{};
   QToolButton* m_more = nullptr;
-  QWidget* m_moreArea = nullptr;
+  QWidget *m_body = nullptr, *m_moreArea = nullptr;
   QListWidget* m_assumed = nullptr;
   QPushButton* m_go = nullptr;
 };

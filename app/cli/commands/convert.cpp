@@ -185,11 +185,11 @@ class ConvertCommand final : public Command {
   }
 
   int convertTensors(Context& context) {
+    const Survey survey = surveySource(m_in, quietly(context));
     if (!m_dry && (m_out.ends_with(".csv") || m_out.ends_with(".json"))) {
       throw Error(ErrorCode::InvalidArgument,
                   fmt::format("{} holds tensors, which become a trace: name OUT *.h5", m_in));
     }
-    const Survey survey = surveySource(m_in, quietly(context));
     const ImportPlan plan = planImport(survey, m_options);
     if (!m_dry) {
       context.checkOutputs({{"OUT", m_out}}, {m_in});

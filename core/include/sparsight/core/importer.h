@@ -131,8 +131,9 @@ struct Survey {
   double bytes = 0;                   ///< of the tensors that have a role
 };
 /// Opens a file, or all files of a folder (at most 4 levels deep); in a folder, damaged files are named in warnings and
-/// skipped. Throws Error{Io|Format|Unsupported} where nothing can be imported.
-[[nodiscard]] Survey surveySource(const std::filesystem::path& path, const Control& control = {});
+/// skipped. `only`: of a folder, these files alone. Throws Error{Io|Format|Unsupported} where nothing can be imported.
+[[nodiscard]] Survey surveySource(const std::filesystem::path& path, const Control& control = {},
+                                  std::span<const std::filesystem::path> only = {});
 
 /// What a name says: "step_0012/cond/layer_007/self/q", "blocks.7.attn1.to_q", "sparse_qkv_layer3_ts951".
 [[nodiscard]] TensorPlace placeFromName(std::string_view name);
@@ -220,6 +221,10 @@ struct ImportPlan {
 /// tensors that do not fit each other.
 [[nodiscard]] ImportPlan planImport(const Survey& survey, const ImportOptions& options);
 
+/// Where a tensor belongs by the patterns of `options`, and for what they leave open by its name. Throws
+/// Error{InvalidArgument} for patterns that are none.
+[[nodiscard]] TensorPlace placeOf(const FoundTensor& found, const ImportOptions& options);
+
 /// What a form shows while facts are missing.
 struct ImportDraft {
   std::optional<ImportPlan> plan;
@@ -227,6 +232,7 @@ struct ImportDraft {
   Index tokens = 0;     ///< of a call, 0: unknown
   int heads = 0, headDim = 0;
   std::vector<GridProposal> grids;
+  std::vector<TensorPlace> places;  ///< of the survey's first 500 tensors; empty where a pattern is none
 };
 [[nodiscard]] ImportDraft draftImport(const Survey& survey, const ImportOptions& options);
 
