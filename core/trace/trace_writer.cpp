@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <cstring>
@@ -54,6 +55,27 @@ std::vector<Index> chunkFor(Index rows, Index cols, std::size_t item) {
   Index r = 128;
   while (r * 2 * rowBytes <= kMaxChunkBytes) r *= 2;
   return {1, std::min(r, rows), cols};
+}
+
+// Magnitudes of floats are ordered as their bits without the sign are. nullopt: one of them is not finite.
+std::optional<float> largestMagnitude(const std::byte* data, std::size_t count, DType dtype) {
+  const auto largest = [&](auto bits, auto magnitude) {
+    decltype(bits) most = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      std::memcpy(&bits, data + i * sizeof bits, sizeof bits);
+      most = std::max(most, static_cast<decltype(bits)>(bits & magnitude));
+    }
+    return most;
+  };
+  if (dtype == DType::F32) {
+    const std::uint32_t most = largest(std::uint32_t{}, std::uint32_t{0x7fffffffU});
+    return most >= 0x7f800000U ? std::nullopt : std::optional(std::bit_cast<float>(most));
+  }
+  const std::uint16_t most = largest(std::uint16_t{}, std::uint16_t{0x7fffU});
+  if (most >= (dtype == DType::F16 ? 0x7c00U : 0x7f80U)) return std::nullopt;
+  float value = 0;
+  rowToFloat({reinterpret_cast<const std::byte*>(&most), 1, 1, 2, dtype}, 0, {&value, 1});
+  return value;
 }
 
 template <class T>
@@ -127,6 +149,14 @@ struct TraceWriter::Impl {
       const Index n = std::min(step, matrix.rows - r0);
       slab.resize(static_cast<std::size_t>(n) * cols * item);
       for (Index r = 0; r < n; ++r) {
+        if (matrix.dtype == options.dtype) {  // bits as they are; the rest is for values that change their type
+          std::byte* to = slab.data() + static_cast<std::size_t>(r) * cols * item;
+          std::memcpy(to, matrix.row(r0 + r), cols * item);
+          if (const std::optional<float> largest = largestMagnitude(to, cols, matrix.dtype)) {
+            absmax = std::max(absmax, *largest);
+            continue;
+          }
+        }
         rowToFloat(matrix, r0 + r, row);
         std::byte* out = slab.data() + static_cast<std::size_t>(r) * cols * item;
         for (std::size_t c = 0; c < cols; ++c) {

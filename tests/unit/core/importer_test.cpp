@@ -52,6 +52,7 @@ void expectValues(const Trace& trace, const CallId& call, int step, int layer, b
   ASSERT_NE(info, nullptr) << call.step << " " << call.branch << " " << call.layer;
   EXPECT_EQ(info->hasV, hasV);
   EXPECT_EQ(info->heads, (std::vector<int>{0, 1}));
+  EXPECT_EQ(info->absmax, (std::vector<float>{2, 2, hasV ? 2.0F : 0.0F}));
   for (const int h : info->heads) {
     const auto head = trace.load({call, h});
     const MatrixView* planes[] = {&head.input.q, &head.input.k, &head.input.v};
