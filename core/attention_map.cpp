@@ -11,6 +11,9 @@
 #include <map>
 #include <mutex>
 
+#include "sampling.h"
+#include "sparsight/core/map_cache.h"
+
 namespace sparsight {
 namespace {
 
@@ -204,6 +207,84 @@ std::vector<double> pairCounts(const AttentionIn& in, int level) {
   return counts;
 }
 
+/// Rows of a preview. The rows of cell row i are two groups, bounds[2 i] .. bounds[2 i + 1] .. bounds[2 i + 2]: both of
+/// the same size where the error can be estimated, else all in the first.
+struct RowSample {
+  std::vector<Index> rows;
+  std::vector<Index> bounds{0};
+  std::vector<std::uint8_t> complete;  ///< [cell rows] all valid rows are in the sample
+};
+
+RowSample sampleRows(const AttentionIn& in, int level, Index perCell) {
+  // Cost is proportional to the samples: the preview of 118,800 tokens must stay far below the exact pass. There one
+  // cell row in eight has a second row, for the estimate of the error.
+  if (perCell <= 0) perCell = in.k.rows > 65536 ? 1 : in.k.rows > 16384 ? 2 : 4;
+  constexpr Index kPairEvery = 8;
+  RowSample sample;
+  const auto bounds = levelBounds(in.q.rows, level);
+  std::vector<Index> valid;
+  for (std::size_t cell = 0; cell + 1 < bounds.size(); ++cell) {
+    valid.clear();
+    for (Index r = bounds[cell]; r < bounds[cell + 1]; ++r) {
+      if (in.queryValid.empty() || in.queryValid[at(r)] != 0) valid.push_back(r);
+    }
+    const auto size = static_cast<Index>(valid.size());
+    const Index wanted = perCell == 1 && static_cast<Index>(cell) % kPairEvery == kPairEvery / 2 ? 2 : perCell;
+    const Index count = std::min(wanted, size);
+    // Random within strata: evenly spaced rows would always hit the same place of a periodic token grid.
+    SeededRandom random(cell + 1);
+    std::vector<Index> drawn(at(count));
+    for (Index i = 0; i < count; ++i) {
+      const Index first = i * size / count, last = (i + 1) * size / count;
+      drawn[at(i)] = valid[at(first + random.below(last - first))];
+    }
+    // Every other one, so that both halves reach over the whole cell row.
+    for (Index i = 0; i < count; i += count % 2 == 0 ? 2 : 1) sample.rows.push_back(drawn[at(i)]);
+    sample.bounds.push_back(static_cast<Index>(sample.rows.size()));
+    for (Index i = 1; i < count && count % 2 == 0; i += 2) sample.rows.push_back(drawn[at(i)]);
+    sample.bounds.push_back(static_cast<Index>(sample.rows.size()));
+    sample.complete.push_back(count == size ? 1 : 0);
+  }
+  return sample;
+}
+
+/// Fills level.mean and level.max from the groups of a sample; returns PreviewInfo::misplacedMass.
+double joinHalves(const RowSample& sample, const LseMapResult& halves, const AttentionIn& in,
+                  std::span<const Index> colBounds, Level& level) {
+  std::vector<double> keys(at(level.cols), 0.0);  // valid ones of each column
+  for (Index c = 0; c < level.cols; ++c) {
+    for (Index key = colBounds[at(c)]; key < colBounds[at(c + 1)]; ++key) {
+      keys[at(c)] += in.keyValid.empty() || in.keyValid[at(key)] != 0 ? 1.0 : 0.0;
+    }
+  }
+  const std::size_t width = at(level.cols);
+  level.mean.resize(at(level.rows) * width);
+  level.max.resize(level.mean.size());
+  double distance = 0, judged = 0;
+  for (Index r = 0; r < level.rows; ++r) {
+    const Index a = sample.bounds[at(2 * r + 1)] - sample.bounds[at(2 * r)];
+    const Index b = sample.bounds[at(2 * r + 2)] - sample.bounds[at(2 * r + 1)];
+    double difference = 0, mass = 0;
+    for (std::size_t c = 0; c < width; ++c) {
+      const std::size_t first = at(2 * r) * width + c, second = first + width, out = at(r) * width + c;
+      const float x = halves.mean[first], y = halves.mean[second];
+      // A dense mask may leave one half of a cell without a pair.
+      const bool both = !std::isnan(x) && !std::isnan(y);
+      level.mean[out] = both ? 0.5F * (x + y) : std::isnan(x) ? y : x;
+      level.max[out] = both            ? std::max(halves.max[first], halves.max[second])
+                       : std::isnan(x) ? halves.max[second]
+                                       : halves.max[first];
+      if (!both) continue;
+      difference += keys[c] * std::abs(static_cast<double>(x) - static_cast<double>(y));
+      mass += keys[c] * (static_cast<double>(x) + static_cast<double>(y));
+    }
+    if (a == 0 || (sample.complete[at(r)] == 0 && (a != b || !(mass > 0)))) continue;
+    judged += 1.0;
+    if (sample.complete[at(r)] == 0) distance += difference / mass;
+  }
+  return judged > 0 ? distance / judged : std::numeric_limits<double>::quiet_NaN();
+}
+
 }  // namespace
 
 struct AttentionMap::Impl {
@@ -211,6 +292,7 @@ struct AttentionMap::Impl {
   struct Levels {
     std::vector<Level> levels;
     bool approximate = true;
+    std::optional<PreviewInfo> preview;  // of an approximate map
     Index bytes = 0;
   };
 
@@ -224,6 +306,13 @@ struct AttentionMap::Impl {
   std::vector<float> lse;           // computed order; entry valid where known or after build
   std::vector<std::uint8_t> known;  // before build: rows whose LSE was computed alone
   std::atomic<bool> exact{false};
+
+  std::shared_ptr<MapCache> cache;
+  std::mutex cacheMutex;  // contentHash, computedBy, remembered
+  std::optional<ContentHash> contentHash;
+  std::string computedBy;
+  bool remembered = false;
+  std::atomic<bool> restored{false};
 
   mutable std::mutex prepareMutex;  // ordered, prepared
   std::shared_ptr<const OrderedHead> ordered;
@@ -251,10 +340,11 @@ struct AttentionMap::Impl {
   }
 
   /// rowLse: of the exact pass; none: a preview.
-  void publish(Level coarsest, std::optional<std::vector<float>> rowLse) {
+  void publish(Level coarsest, std::optional<std::vector<float>> rowLse, std::optional<PreviewInfo> preview = {}) {
     const bool approximate = !rowLse;
     auto next = std::make_shared<Levels>();
     next->approximate = approximate;
+    next->preview = preview;
     next->levels.push_back(std::move(coarsest));
     for (int z = coarse; z < max; ++z) next->levels.push_back(parentOf(next->levels.back()));
     for (const Level& level : next->levels) {
@@ -371,47 +461,37 @@ std::span<const float> AttentionMap::rowLse() const noexcept {
   return exact() ? std::span<const float>(m_impl->lse) : std::span<const float>();
 }
 
-void AttentionMap::preview(Backend& backend, const Control& control) {
+std::optional<PreviewInfo> AttentionMap::previewInfo() const {
+  const std::lock_guard lock(m_impl->mutex);
+  return m_impl->levels ? m_impl->levels->preview : std::nullopt;
+}
+
+void AttentionMap::preview(Backend& backend, const Control& control, Index rowsPerCell) {
   Impl& d = *m_impl;
   if (exact()) return;
   const auto ordered = d.orderedHead();
   control.checkpoint();
-  // Cost is proportional to the samples: the preview of 118,800 tokens must stay far below the exact pass.
-  const Index perCell = d.cols > 65536 ? 1 : d.cols > 16384 ? 2 : 4;
   const AttentionIn& in = ordered->input;
-  const auto bounds = levelBounds(d.rows, d.coarse);
-  std::vector<Index> sampled, sampleBounds{0};
-  std::vector<Index> valid;
-  for (std::size_t cell = 0; cell + 1 < bounds.size(); ++cell) {
-    valid.clear();
-    for (Index r = bounds[cell]; r < bounds[cell + 1]; ++r) {
-      if (in.queryValid.empty() || in.queryValid[at(r)] != 0) valid.push_back(r);
-    }
-    const Index count = std::min(perCell, static_cast<Index>(valid.size()));
-    for (Index i = 0; i < count; ++i) {
-      sampled.push_back(valid[at((2 * i + 1) * static_cast<Index>(valid.size()) / (2 * count))]);
-    }
-    sampleBounds.push_back(static_cast<Index>(sampled.size()));
-  }
+  const RowSample sample = sampleRows(in, d.coarse, rowsPerCell);
   Level level;
   level.rows = cellRows(d.coarse);
   level.cols = cellCols(d.coarse);
   level.count = pairCounts(in, d.coarse);
-  if (sampled.empty()) {  // only padding rows
+  PreviewInfo info{static_cast<Index>(sample.rows.size()), std::numeric_limits<double>::quiet_NaN()};
+  if (sample.rows.empty()) {  // only padding rows
     level.mean.assign(at(level.rows) * at(level.cols), kNaN);
     level.max = level.mean;
   } else {
     HeadData view;
     view.input = in;
     view.keepAlive = ordered;
-    const auto rows = orderHead(view, std::span<const Index>(sampled), {});
+    const auto rows = orderHead(view, std::span<const Index>(sample.rows), {});
     const auto colBounds = levelBounds(d.cols, d.coarse);
-    LseMapResult result = backend.lseMap(*prepareOrdered(rows, backend, Control{control.stop, {}}),
-                                         LseMapRequest{sampleBounds, colBounds, true, true}, control);
-    level.mean = std::move(result.mean);
-    level.max = std::move(result.max);
+    const LseMapResult result = backend.lseMap(*prepareOrdered(rows, backend, Control{control.stop, {}}),
+                                               LseMapRequest{sample.bounds, colBounds, true, true}, control);
+    info.misplacedMass = joinHalves(sample, result, in, colBounds, level);
   }
-  d.publish(std::move(level), std::nullopt);
+  d.publish(std::move(level), std::nullopt, info);
 }
 
 void AttentionMap::build(Backend& backend, const Control& control) {
@@ -419,6 +499,10 @@ void AttentionMap::build(Backend& backend, const Control& control) {
   if (exact()) return;
   const auto prepared = d.prepare(backend, control);
   control.checkpoint();
+  {
+    const std::lock_guard lock(d.cacheMutex);
+    d.computedBy = backend.info().id;
+  }
   const auto rowBounds = levelBounds(d.rows, d.coarse), colBounds = levelBounds(d.cols, d.coarse);
   LseMapResult result = backend.lseMap(*prepared, LseMapRequest{rowBounds, colBounds, true, true}, control);
   Level level;
@@ -428,6 +512,51 @@ void AttentionMap::build(Backend& backend, const Control& control) {
   level.mean = std::move(result.mean);
   level.max = std::move(result.max);
   d.publish(std::move(level), std::move(result.lse));
+}
+
+void AttentionMap::setCache(std::shared_ptr<MapCache> cache) { m_impl->cache = std::move(cache); }
+
+bool AttentionMap::fromCache() const noexcept { return m_impl->restored.load(); }
+
+bool AttentionMap::restore(const Control& control) {
+  Impl& d = *m_impl;
+  if (exact()) return true;
+  if (!d.cache || d.cache->limit() <= 0) return false;
+  control.checkpoint();
+  const std::lock_guard lock(d.cacheMutex);
+  if (!d.contentHash) d.contentHash = mapContentHash(d.head.input, d.qOrder, d.kOrder);
+  control.checkpoint();
+  std::optional<CachedMap> found = d.cache->find(*d.contentHash, d.rows);
+  // An LSE alone is no map: the exact pass makes both at the price of one.
+  if (!found || found->cellRows != cellRows(d.coarse) || found->cellCols != cellCols(d.coarse)) return false;
+  d.remembered = true;
+  d.computedBy = found->computedBy;
+  Level level;
+  level.rows = found->cellRows;
+  level.cols = found->cellCols;
+  level.count = pairCounts(d.orderedHead()->input, d.coarse);
+  level.mean = std::move(found->mean);
+  level.max = std::move(found->max);
+  d.restored.store(true);
+  d.publish(std::move(level), std::move(found->lse));
+  return true;
+}
+
+void AttentionMap::remember() {
+  Impl& d = *m_impl;
+  if (!d.cache || d.cache->limit() <= 0 || !exact()) return;
+  const std::lock_guard lock(d.cacheMutex);
+  if (d.remembered) return;
+  d.remembered = true;
+  if (!d.contentHash) d.contentHash = mapContentHash(d.head.input, d.qOrder, d.kOrder);
+  std::shared_ptr<const Impl::Levels> levels;
+  {
+    const std::lock_guard inner(d.mutex);
+    levels = d.levels;
+  }
+  const Level& coarsest = levels->levels.front();
+  d.cache->store(*d.contentHash,
+                 {d.rows, coarsest.rows, coarsest.cols, d.lse, coarsest.mean, coarsest.max, d.computedBy});
 }
 
 std::shared_ptr<const Tile> AttentionMap::coarseTile(const TileKey& key) const {
@@ -548,7 +677,9 @@ void AttentionMap::trim() {
 }
 
 std::vector<float> mapRegion(const HeadData& head, const TileRect& rect, Reduce reduce, std::span<const Index> qOrder,
-                             std::span<const Index> kOrder, Backend& backend, const Control& control) {
+                             std::span<const Index> kOrder, Backend& backend, const Control& control, MapCache* cache,
+                             bool* usedCache) {
+  if (usedCache != nullptr) *usedCache = false;
   const Index rows = head.input.q.rows, cols = head.input.k.rows;
   const auto inside = [](Index first, Index last, Index size) { return first >= 0 && first < last && last <= size; };
   if (!inside(rect.row0, rect.row1, rows) || !inside(rect.col0, rect.col1, cols)) {
@@ -562,6 +693,24 @@ std::vector<float> mapRegion(const HeadData& head, const TileRect& rect, Reduce 
   }
   checkOrder(qOrder, rows, "query");
   checkOrder(kOrder, cols, "key");
+  std::optional<ContentHash> key;
+  bool known = false;
+  if (cache != nullptr && cache->limit() > 0) {
+    key = mapContentHash(head.input, qOrder, kOrder);
+    const std::optional<CachedMap> found = cache->find(*key, rows);
+    known = found.has_value();
+    // Only what this backend computed: with and without the cache the numbers are of one arithmetic. A region of all
+    // keys costs one pass either way.
+    if (found && found->computedBy == backend.info().id && rect.col1 - rect.col0 < cols &&
+        rect.cellRows <= rect.row1 - rect.row0 && rect.cellCols <= rect.col1 - rect.col0) {
+      const auto ordered = orderHead(
+          head, qOrder.empty() ? std::optional<std::span<const Index>>() : std::span<const Index>(qOrder), kOrder);
+      if (usedCache != nullptr) *usedCache = true;
+      return backend.tile(*prepareOrdered(ordered, backend, Control{control.stop, {}}), found->lse, rect, reduce,
+                          control);
+    }
+  }
+  std::vector<float> wholeLse;
   const auto edge = [](Index first, Index last, Index cells, Index i) { return first + i * (last - first) / cells; };
   // A row's softmax needs all keys; those outside the region go into two extra columns that are dropped.
   std::vector<Index> colBounds{0};
@@ -598,6 +747,15 @@ std::vector<float> mapRegion(const HeadData& head, const TileRect& rect, Reduce 
     for (Index r = 0; r < cellEnd - cell; ++r) {
       std::copy_n(cells.begin() + r * (rect.cellCols + 2) + 1, rect.cellCols, out.begin() + (cell + r) * rect.cellCols);
     }
+    if (key && !known) wholeLse.insert(wholeLse.end(), result.lse.begin(), result.lse.end());
+  }
+  // What a pass over all rows found serves later regions; a map that is there already holds more.
+  if (key && !known && static_cast<Index>(wholeLse.size()) == rows) {
+    CachedMap map;
+    map.rows = rows;
+    map.lse = std::move(wholeLse);
+    map.computedBy = backend.info().id;
+    cache->store(*key, map);
   }
   return out;
 }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -240,6 +241,122 @@ TEST_F(AttentionMapTest, PreviewIsLabelledBoundedByTheExactMapAndReplacedByIt) {
   }
   map.preview(*backend, control);
   EXPECT_FALSE(map.coarseTile(key)->approximate) << "a preview never replaces the exact map";
+}
+
+/// Half the absolute difference of two mean maps, summed over a cell row, averaged over the rows: what
+/// PreviewInfo::misplacedMass estimates.
+double misplaced(const AttentionMap& map, const std::vector<float>& rough, const std::vector<float>& exact) {
+  const Index rows = map.cellRows(map.coarseLevel()), cols = map.cellCols(map.coarseLevel());
+  double total = 0;
+  Index counted = 0;
+  for (Index r = 0; r < rows; ++r) {
+    double difference = 0, mass = 0;
+    for (Index c = 0; c < cols; ++c) {
+      const float a = rough[at(r * cols + c)], b = exact[at(r * cols + c)];
+      if (std::isnan(b)) continue;
+      const Index first = c << map.coarseLevel();
+      const auto keys = static_cast<double>(std::min(map.cols(), first + (Index{1} << map.coarseLevel())) - first);
+      difference += keys * std::abs(static_cast<double>(a) - static_cast<double>(b));
+      mass += keys * static_cast<double>(b);
+    }
+    if (!(mass > 0)) continue;
+    total += difference / mass / 2;
+    ++counted;
+  }
+  return total / static_cast<double>(counted);
+}
+std::vector<float> coarseMean(const AttentionMap& map) {
+  const int z = map.coarseLevel();
+  std::vector<float> cells(at(map.cellRows(z) * map.cellCols(z)));
+  for (Index y = 0; y < map.tileRows(z); ++y) {
+    for (Index x = 0; x < map.tileCols(z); ++x) {
+      const auto tile = map.coarseTile({z, x, y, Reduce::Mean});
+      for (int r = 0; r < tile->cellRows; ++r) {
+        std::copy_n(tile->cells.begin() + r * tile->cellCols, tile->cellCols,
+                    cells.begin() + (y * kTileCells + r) * map.cellCols(z) + x * kTileCells);
+      }
+    }
+  }
+  return cells;
+}
+
+TEST_F(AttentionMapTest, ErrorOfAPreviewBoundsTheTrueOneAndFollowsIt) {
+  // From nearly uniform rows to rows that look at a few keys each: the error grows with the peaks.
+  double last = 0;
+  for (const double scale : {0.05, 0.4, 1.2}) {
+    Fixture f(4096, 4096, 8, 5);
+    f.head.input.scale = scale;
+    std::vector<double> estimates;
+    for (const Index perCell : {Index{1}, Index{2}, Index{4}}) {
+      AttentionMap map(f.head);
+      EXPECT_FALSE(map.previewInfo().has_value());
+      const auto cpu = [] {
+        static Executor executor(1);
+        return createBackend("cpu", executor);
+      }();
+      map.preview(*cpu, control, perCell);
+      const auto info = map.previewInfo();
+      ASSERT_TRUE(info.has_value());
+      EXPECT_GE(info->sampledRows, perCell * map.cellRows(map.coarseLevel()));
+      const auto rough = coarseMean(map);
+      map.build(*cpu, control);
+      EXPECT_FALSE(map.previewInfo().has_value()) << "the exact map has no error to tell";
+      const double truth = misplaced(map, rough, coarseMean(map));
+      EXPECT_GT(info->misplacedMass, truth * 0.97) << "scale " << scale << ", " << perCell << " rows";
+      EXPECT_LT(info->misplacedMass, truth * 3.0) << "scale " << scale << ", " << perCell << " rows";
+      estimates.push_back(info->misplacedMass);
+    }
+    EXPECT_LT(estimates[2], estimates[1]) << "more rows, less error";
+    EXPECT_GT(estimates[0], last) << "sharper rows, more error";
+    last = estimates[0];
+  }
+}
+
+TEST_F(AttentionMapTest, APreviewOfAllRowsHasNoErrorAndOneOfSingleRowsSaysThatItCannotTell) {
+  Fixture f(700, 700, 4);  // two rows a cell
+  AttentionMap all(f.head);
+  all.preview(*backend, control, 4);
+  EXPECT_EQ(all.previewInfo()->sampledRows, 700);
+  EXPECT_EQ(all.previewInfo()->misplacedMass, 0.0);
+  const auto rough = coarseMean(all);
+  all.build(*backend, control);
+  EXPECT_NEAR(misplaced(all, rough, coarseMean(all)), 0.0, 1e-6);
+  Fixture tall(520, 700, 4);
+  std::vector<std::uint8_t> valid(520, 0);
+  valid[3] = valid[4] = valid[5] = 1;  // cell row 1 has two valid rows of which one is drawn
+  tall.queryValid = valid;
+  tall.head.input.queryValid = tall.queryValid;
+  AttentionMap sparse(tall.head);
+  sparse.preview(*backend, control, 1);
+  EXPECT_EQ(sparse.previewInfo()->sampledRows, 2);
+}
+
+TEST_F(AttentionMapTest, ErrorOfAPreviewOnATrainedModel) {
+  const auto path = std::filesystem::path(SPARSIGHT_TEST_DATA) / "traces" / "tinydit_a.h5";
+  if (!std::filesystem::exists(path)) GTEST_SKIP() << "no " << path << ": the case of a trained model did NOT run";
+  const auto trace = openTrace(path);
+  Executor executor(1);
+  const auto cpu = createBackend("cpu", executor);
+  Index heads = 0;
+  double ratios = 0;
+  for (const CallInfo& call : trace->info().calls) {
+    for (const int head : call.heads) {
+      AttentionMap map(trace->load({call.id, head}));
+      map.preview(*cpu, control, 1);  // of four rows a cell
+      const double estimate = map.previewInfo()->misplacedMass;
+      const auto rough = coarseMean(map);
+      map.build(*cpu, control);
+      const double truth = misplaced(map, rough, coarseMean(map));
+      // One cell row in eight is judged: a single head may be off by chance, all of them together may not.
+      EXPECT_GT(estimate, truth * 0.7) << call.path << " head " << head;
+      EXPECT_LT(estimate, truth * 2.5) << call.path << " head " << head;
+      ratios += estimate / truth;
+      ++heads;
+    }
+  }
+  ASSERT_GT(heads, 0);
+  EXPECT_GT(ratios / static_cast<double>(heads), 1.0);
+  EXPECT_LT(ratios / static_cast<double>(heads), 2.0);
 }
 
 TEST_F(AttentionMapTest, FineTileBeforeBuildNeedsOnlyItsOwnRows) {

@@ -16,6 +16,8 @@
 
 namespace sparsight {
 
+class MapCache;
+
 /// Cells per tile side.
 inline constexpr int kTileCells = 256;
 
@@ -32,6 +34,16 @@ struct Tile {
   int cellRows = 0, cellCols = 0;
   std::vector<float> cells;
   bool approximate = false;  ///< from sampled rows: shown with a label until the exact one arrives
+};
+/// How a preview was made and how far it may be off.
+struct PreviewInfo {
+  Index sampledRows = 0;  ///< query rows whose softmax was computed
+  /// Share of a row's attention mass that lies in other cells than shown: half the absolute difference between the
+  /// shown and the exact mean map, summed over a cell row and averaged over the cell rows. Estimated as the same
+  /// distance between two disjoint halves of the sample, which in expectation is never below the true one (the error of
+  /// either half is, by Jensen, at most their expected difference) and at most twice that of a half. NaN: no cell row
+  /// had two sampled rows. Says nothing about maxima: a sampled maximum is a lower bound.
+  double misplacedMass = 0;
 };
 /// One token pair, exactly.
 struct PairReadout {
@@ -68,11 +80,21 @@ class AttentionMap {
   /// The level whose map has at most 512 cells a side; built by preview() and build(); coarser ones derive from it.
   [[nodiscard]] int coarseLevel() const noexcept;
 
-  /// Coarse map from one to four sampled rows per cell row (by size); all tiles >= coarseLevel become available as
-  /// approximate.
-  void preview(Backend& backend, const Control& control);
+  /// Coarse map from random rows of each cell row (0: one to four, by size; the draws depend on nothing but the cell
+  /// row), exact in columns; all tiles >= coarseLevel become available as approximate.
+  void preview(Backend& backend, const Control& control, Index rowsPerCell = 0);
+  /// Of the preview that coarseTile() gives; nullopt before it and once the exact map is there.
+  [[nodiscard]] std::optional<PreviewInfo> previewInfo() const;
   /// Exact LSE and coarse map, one streaming pass.
   void build(Backend& backend, const Control& control);
+  /// Where exact maps are kept over sessions; nullptr: nowhere. Before any other call.
+  void setCache(std::shared_ptr<MapCache> cache);
+  /// Takes LSE and coarse map from the cache, if it has them: true, and the map is exact. Reads the head's tensors once
+  /// (their hash is the key) and one small file; no backend.
+  bool restore(const Control& control);
+  /// Writes what build() found to the cache, once; cheap to call again. Not on a GUI thread.
+  void remember();
+  [[nodiscard]] bool fromCache() const noexcept;                 ///< exact() is thanks to restore()
   [[nodiscard]] bool exact() const noexcept;                     ///< build() has run: LSE and coarse levels are final
   [[nodiscard]] std::span<const float> rowLse() const noexcept;  ///< computed order; empty before build()
 
@@ -98,9 +120,12 @@ class AttentionMap {
 /// Any region at any cell size in one streaming pass: what `sparsight-cli map` writes. float32 [cellRows, cellCols];
 /// NaN: no valid pair. Positions are in computed order (empty orders: model order). Throws Error{InvalidArgument} for a
 /// region outside the map or more than 2^28 cells.
+/// With a cache, a row LSE that this backend once computed for the head saves all keys outside the region, and a region
+/// that covers all rows leaves its LSE there. `usedCache`: whether that was so.
 [[nodiscard]] std::vector<float> mapRegion(const HeadData& head, const TileRect& rect, Reduce reduce,
                                            std::span<const Index> qOrder, std::span<const Index> kOrder,
-                                           Backend& backend, const Control& control);
+                                           Backend& backend, const Control& control, MapCache* cache = nullptr,
+                                           bool* usedCache = nullptr);
 
 /// What a map file says about itself, beside the cells.
 struct MapFileInfo {
