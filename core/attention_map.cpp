@@ -311,10 +311,11 @@ struct AttentionMap::Impl {
   std::mutex cacheMutex;  // contentHash, computedBy, remembered
   std::optional<ContentHash> contentHash;
   std::string computedBy;
-  bool remembered = false;
+  std::atomic<bool> remembered{false};
   std::atomic<bool> restored{false};
 
-  mutable std::mutex prepareMutex;  // ordered, prepared
+  std::mutex prepareMutex;       // one lane orders and packs at a time; long
+  mutable std::mutex slotMutex;  // ordered, prepared; short: a GUI asks for bytes()
   std::shared_ptr<const OrderedHead> ordered;
   std::map<std::pair<std::string, const Backend*>, std::shared_ptr<const PreparedHead>> prepared;
 
@@ -323,20 +324,30 @@ struct AttentionMap::Impl {
     return orderedHeadLocked();
   }
   std::shared_ptr<const OrderedHead> orderedHeadLocked() {
-    if (!ordered) {
-      ordered = orderHead(
-          head, qOrder.empty() ? std::optional<std::span<const Index>>() : std::span<const Index>(qOrder), kOrder);
+    {
+      const std::lock_guard lock(slotMutex);
+      if (ordered) return ordered;
     }
-    return ordered;
+    auto made = orderHead(
+        head, qOrder.empty() ? std::optional<std::span<const Index>>() : std::span<const Index>(qOrder), kOrder);
+    const std::lock_guard lock(slotMutex);
+    ordered = made;
+    return made;
   }
   /// CPU heads are shared between the lanes' backends; a device's head belongs to its backend.
   std::shared_ptr<const PreparedHead> prepare(Backend& backend, const Control& control) {
     const std::string id = backend.info().id;
     const auto key = std::make_pair(id, id == "cpu" ? nullptr : &backend);
     const std::lock_guard lock(prepareMutex);
-    auto& slot = prepared[key];
-    if (!slot) slot = prepareOrdered(orderedHeadLocked(), backend, Control{control.stop, {}});
-    return slot;
+    {
+      const std::lock_guard slots(slotMutex);
+      const auto found = prepared.find(key);
+      if (found != prepared.end()) return found->second;
+    }
+    auto made = prepareOrdered(orderedHeadLocked(), backend, Control{control.stop, {}});
+    const std::lock_guard slots(slotMutex);
+    prepared[key] = made;
+    return made;
   }
 
   /// rowLse: of the exact pass; none: a preview.
@@ -516,6 +527,10 @@ void AttentionMap::build(Backend& backend, const Control& control) {
 
 void AttentionMap::setCache(std::shared_ptr<MapCache> cache) { m_impl->cache = std::move(cache); }
 
+bool AttentionMap::unsaved() const noexcept {
+  return m_impl->cache && m_impl->cache->limit() > 0 && exact() && !m_impl->remembered.load();
+}
+
 bool AttentionMap::fromCache() const noexcept { return m_impl->restored.load(); }
 
 bool AttentionMap::restore(const Control& control) {
@@ -546,8 +561,7 @@ void AttentionMap::remember() {
   Impl& d = *m_impl;
   if (!d.cache || d.cache->limit() <= 0 || !exact()) return;
   const std::lock_guard lock(d.cacheMutex);
-  if (d.remembered) return;
-  d.remembered = true;
+  if (d.remembered.exchange(true)) return;
   if (!d.contentHash) d.contentHash = mapContentHash(d.head.input, d.qOrder, d.kOrder);
   std::shared_ptr<const Impl::Levels> levels;
   {
@@ -662,7 +676,7 @@ Index AttentionMap::bytes() const noexcept {
     if (d.levels) total += d.levels->bytes;
     total += static_cast<Index>(d.lse.size() * sizeof(float) + d.known.size());
   }
-  const std::lock_guard lock(d.prepareMutex);
+  const std::lock_guard lock(d.slotMutex);
   if (d.ordered) total += d.ordered->bytes;
   for (const auto& [key, head] : d.prepared) {
     if (head) total += head->bytes();
@@ -670,10 +684,17 @@ Index AttentionMap::bytes() const noexcept {
   return total;
 }
 
-void AttentionMap::trim() {
-  const std::lock_guard lock(m_impl->prepareMutex);
-  m_impl->prepared.clear();
-  m_impl->ordered.reset();
+std::shared_ptr<const void> AttentionMap::trim() {
+  struct Dropped {
+    std::shared_ptr<const OrderedHead> ordered;
+    std::map<std::pair<std::string, const Backend*>, std::shared_ptr<const PreparedHead>> prepared;
+  };
+  auto dropped = std::make_shared<Dropped>();
+  const std::lock_guard lock(m_impl->slotMutex);
+  if (!m_impl->ordered && m_impl->prepared.empty()) return nullptr;
+  dropped->ordered.swap(m_impl->ordered);
+  dropped->prepared.swap(m_impl->prepared);
+  return dropped;
 }
 
 std::vector<float> mapRegion(const HeadData& head, const TileRect& rect, Reduce reduce, std::span<const Index> qOrder,

@@ -52,6 +52,7 @@ void writeMapHdf5(const std::filesystem::path& out, std::span<const float> cells
     file.writeArray("cols", std::vector<std::int64_t>{info.rect.col0, info.rect.col1});
     file.writeString("reduce", info.reduce == Reduce::Mean ? "mean" : "max");
     file.writeString("order", info.order);
+    file.writeString("row_lse", info.cachedLse ? "disk cache" : "computed");
     file.writeString("quantity", "attention probability (NaN: no valid pair in the cell)");
     file.writeDataset<float>("map", cells, shape);
     file.close();

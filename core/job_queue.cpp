@@ -475,9 +475,16 @@ JobHandle JobQueue::submitErased(JobSpec spec, std::function<void(JobContext&)> 
         if (other->spec.supersedeTag == job->spec.supersedeTag) m_impl->cancelLocked(other, after);
       }
     }
+    bool busy = false;
+    for (const auto& [id, other] : m_impl->jobs) {
+      if (other->delivered || isFinished(other->state)) continue;
+      if (!job->spec.background && other->spec.background) m_impl->cancelLocked(other, after);
+      busy = busy || !other->spec.background;
+    }
     job->id = m_impl->nextId++;
     m_impl->jobs.emplace(job->id, job);
     m_impl->lanes[Impl::laneIndex(*job)].queued.emplace(Impl::keyOf(*job), job);
+    if (job->spec.background && busy) m_impl->cancelLocked(job, after);
   }
   m_impl->settle(after);
   m_impl->lanes[Impl::laneIndex(*job)].wake.notify_one();

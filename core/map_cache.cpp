@@ -21,6 +21,7 @@ namespace fs = std::filesystem;
 constexpr std::uint64_t kFormatVersion = 1;
 constexpr std::array<char, 8> kMagic{'S', 'P', 'S', 'M', 'A', 'P', '1', '\n'};
 constexpr auto kSuffix = ".map";
+constexpr auto kLimitFile = "limit";
 constexpr auto kStaleAge = std::chrono::hours(1);  // of a temporary file whose writer must be gone
 constexpr Index kMaxRows = Index{1} << 24;
 constexpr Index kMaxCells = Index{1} << 22;
@@ -161,6 +162,10 @@ bool MapCache::store(const ContentHash& key, const CachedMap& map) {
 void MapCache::setLimit(Index limitBytes) {
   m_limit.store(limitBytes);
   trim();
+  std::error_code error;
+  if (limitBytes == kDefaultMapCacheBytes && !fs::exists(m_folder / kLimitFile, error)) return;
+  fs::create_directories(m_folder, error);
+  std::ofstream(m_folder / kLimitFile) << std::max<Index>(0, limitBytes) << '\n';
 }
 
 Index MapCache::trim() {
@@ -217,5 +222,13 @@ Index MapCache::clear() {
 }
 
 fs::path userMapCacheDir() { return userCacheDir() / "maps"; }
+
+std::shared_ptr<MapCache> openUserMapCache() {
+  const fs::path folder = userMapCacheDir();
+  Index limit = 0;
+  std::ifstream file(folder / kLimitFile);
+  if (!(file >> limit) || limit < 0) limit = kDefaultMapCacheBytes;
+  return std::make_shared<MapCache>(folder, limit);
+}
 
 }  // namespace sparsight

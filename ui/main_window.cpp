@@ -947,6 +947,8 @@ void MainWindow::applySettings(const Settings& settings) {
                                      std::pair(QStringLiteral("theme.light"), Settings::ThemeChoice::Light),
                                      std::pair(QStringLiteral("theme.dark"), Settings::ThemeChoice::Dark)})
     actionByName(name)->setChecked(choice == settings.theme);
+  if (settings.diskMapsMiB != before.diskMapsMiB)
+    m_session.setMapCacheLimit(static_cast<Index>(settings.diskMapsMiB) << 20);
   m_session.notifySettingsChanged(ChangeFlags(Change::Settings) | Change::Theme);
 }
 

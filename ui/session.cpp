@@ -223,6 +223,41 @@ Session::~Session() {
   m_bridge.reset();
 }
 
+void Session::setMapCacheLimit(Index bytes, bool clear) {
+  if (!m_mapCache) return;
+  JobSpec spec;
+  spec.name = "Maps kept on disk";
+  spec.lane = Lane::Io;
+  m_jobs
+      ->submit<bool>(
+          spec,
+          [cache = m_mapCache, bytes, clear](JobContext&) {
+            if (clear) cache->clear();
+            cache->setLimit(bytes);
+            return true;
+          },
+          [](const Outcome<bool>&) {})
+      .release();
+}
+
+void Session::discard(std::shared_ptr<const void> object) {
+  if (!object) return;
+  JobSpec spec;
+  spec.name = "Give memory back";
+  spec.lane = Lane::Io;
+  spec.priority = -100;
+  auto holder = std::make_shared<std::shared_ptr<const void>>(std::move(object));
+  m_jobs
+      ->submit<bool>(
+          spec,
+          [holder](JobContext&) {
+            holder->reset();
+            return true;
+          },
+          [](const Outcome<bool>&) {})
+      .release();
+}
+
 void Session::queueChange(ChangeFlags what) {
   m_pending |= what;
   if (!m_flush.isActive()) m_flush.start();

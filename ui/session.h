@@ -14,6 +14,7 @@
 
 #include "sparsight/core/importer.h"
 #include "sparsight/core/job.h"
+#include "sparsight/core/map_cache.h"
 #include "sparsight/core/run.h"
 #include "sparsight/core/synth.h"
 #include "sparsight/core/trace.h"
@@ -147,6 +148,13 @@ class Session : public QObject {
   void notifySettingsChanged(ChangeFlags what = Change::Settings) { queueChange(what); }
   /// For traces opened from now on.
   void setTraceOptions(const TraceOptions& options) { m_traceOptions = options; }
+  /// Where exact maps are kept over sessions; nullptr (the default): nowhere.
+  [[nodiscard]] const std::shared_ptr<MapCache>& mapCache() const noexcept { return m_mapCache; }
+  void setMapCache(std::shared_ptr<MapCache> cache) { m_mapCache = std::move(cache); }
+  /// Limit of that cache, in a job; empties it first when asked to.
+  void setMapCacheLimit(Index bytes, bool clear = false);
+  /// Gives memory back in a job: tens of megabytes take milliseconds.
+  void discard(std::shared_ptr<const void> object);
   [[nodiscard]] bool isOpening() const noexcept { return m_opening > 0; }
   void cancelOpening();
   /// Takes over the opening of a file that turned out to be a profile (questions about convention and unsaved edits
@@ -193,6 +201,7 @@ class Session : public QObject {
   std::unique_ptr<JobQueue> m_jobs;
   std::unique_ptr<ProfileDocument> m_profile;
   std::shared_ptr<const Trace> m_trace;
+  std::shared_ptr<MapCache> m_mapCache;
   RunStore m_runs;
   std::map<QString, std::shared_ptr<const RunReport>> m_reports;
   std::map<QString, ParamSet> m_given;

@@ -44,6 +44,9 @@ Settings Settings::load() {
   if (s.backend != QStringLiteral("cpu") && s.backend != QStringLiteral("cuda")) s.backend = QStringLiteral("auto");
   s.traceCacheMiB = integer("memory/traceCacheMiB", s.traceCacheMiB, 64, 1 << 20);
   s.tileCacheMiB = integer("memory/tileCacheMiB", s.tileCacheMiB, 32, 1 << 20);
+  s.headMapsMiB = integer("memory/headMapsMiB", s.headMapsMiB, 64, 1 << 20);
+  s.diskMapsMiB = integer("memory/diskMapsMiB", s.diskMapsMiB, 0, 1 << 20);
+  s.makeReady = store.value(QStringLiteral("compute/makeReady"), s.makeReady).toBool();
   s.renderer = store.value(QStringLiteral("look/renderer"), s.renderer).toString();
   if (s.renderer != QStringLiteral("raster") && s.renderer != QStringLiteral("gl")) s.renderer = QStringLiteral("auto");
   s.colorMap = store.value(QStringLiteral("look/colorMap")).toString();
@@ -61,6 +64,9 @@ void Settings::save() const {
   store.setValue(QStringLiteral("compute/backend"), backend);
   store.setValue(QStringLiteral("memory/traceCacheMiB"), traceCacheMiB);
   store.setValue(QStringLiteral("memory/tileCacheMiB"), tileCacheMiB);
+  store.setValue(QStringLiteral("memory/headMapsMiB"), headMapsMiB);
+  store.setValue(QStringLiteral("memory/diskMapsMiB"), diskMapsMiB);
+  store.setValue(QStringLiteral("compute/makeReady"), makeReady);
   store.setValue(QStringLiteral("look/renderer"), renderer);
   store.setValue(QStringLiteral("look/colorMap"), colorMap);
   store.setValue(QStringLiteral("look/reducedMotion"), reducedMotion);

@@ -17,6 +17,9 @@ struct Settings {
   QString backend = QStringLiteral("auto");
   int traceCacheMiB = 1024;                   ///< loaded heads
   int tileCacheMiB = 512;                     ///< map tiles
+  int headMapsMiB = 384;                      ///< heads whose maps were looked at or made ready
+  int diskMapsMiB = 512;                      ///< exact maps kept on disk; 0: none
+  bool makeReady = true;                      ///< the next heads, while nothing else is to be done
   QString renderer = QStringLiteral("auto");  ///< "auto", "raster", "gl"; from the next start
   QString colorMap;                           ///< empty: by theme
   bool reducedMotion = false;

@@ -118,6 +118,8 @@ TraceOptions Context::traceOptions() const {
   return options;
 }
 
+std::shared_ptr<MapCache> Context::mapCache() const { return noCache ? nullptr : openUserMapCache(); }
+
 void Context::warn(const std::string& message) const { fmt::print(stderr, "warning: {}\n", oneLine(message)); }
 
 void SelectorOptions::define(CLI::App& app, bool withRows) {
@@ -209,6 +211,7 @@ int runCli(int argc, const char* const* argv) {
   app.add_option("--padding", context.padding,
                  "Padding keys and rows: exclude, or include (as SVOO's profiling counts)")
       ->check(CLI::IsMember({"exclude", "include"}));
+  app.add_flag("--no-cache", context.noCache, "Neither use nor leave exact maps in the user's cache directory");
   app.add_flag("--quiet", context.quiet, "No progress on stderr");
 
   std::vector<std::unique_ptr<Command>> commands;

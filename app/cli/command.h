@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "sparsight/core/map_cache.h"
 #include "sparsight/core/run.h"
 #include "sparsight/kernels/backend.h"
 
@@ -35,6 +36,7 @@ class Context {
   Index memoryLimitMiB = 0;
   std::string padding = "exclude";
   bool quiet = false;
+  bool noCache = false;
   std::string program;  ///< "sparsight-cli 0.1.0", goes into files
 
   [[nodiscard]] bool includePadding() const noexcept { return padding == "include"; }
@@ -43,6 +45,8 @@ class Context {
   /// Stop on Ctrl+C; progress as a bar on a terminal, a line per 10 % otherwise, none with --quiet.
   [[nodiscard]] Control control(const std::string& what) const;
   [[nodiscard]] TraceOptions traceOptions() const;
+  /// The user's exact maps on disk; nullptr with --no-cache.
+  [[nodiscard]] std::shared_ptr<MapCache> mapCache() const;
   /// Refuses, before any work starts, an output that is one of the inputs (also through a link), a second output of the
   /// same name, a folder, or a place that cannot be written. `inputs` may hold empty names. Throws Error.
   void checkOutputs(const std::vector<OutputFile>& outputs, std::vector<std::filesystem::path> inputs) const;

@@ -3,8 +3,10 @@
 #include <png.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "sparsight/core/attention_map.h"
 #include "sparsight/core/palette.h"
@@ -27,6 +29,17 @@ std::string fileText(const std::filesystem::path& path) {
 
 class MapTest : public testing::Test {
  protected:
+  void SetUp() override {
+    if (const char* old = std::getenv("XDG_CACHE_HOME"); old != nullptr) m_oldCache = old;
+    ::setenv("XDG_CACHE_HOME", m_folder.path().c_str(), 1);
+  }
+  void TearDown() override {
+    if (m_oldCache)
+      ::setenv("XDG_CACHE_HOME", m_oldCache->c_str(), 1);
+    else
+      ::unsetenv("XDG_CACHE_HOME");
+  }
+  std::optional<std::string> m_oldCache;
   test::ScratchFolder m_folder;
   std::string m_trace = test::writeSmallTrace(m_folder.path() / "trace.h5");
 
@@ -72,6 +85,35 @@ TEST_F(MapTest, WholeMapIsWrittenAtOneCellPerTokenByDefault) {
   double rowSum = 0;
   for (std::size_t c = 0; c < 240; ++c) rowSum += static_cast<double>(cells[7 * 240 + c]);
   EXPECT_NEAR(rowSum, 1.0, 1e-4) << "cells of one pair each are probabilities";
+}
+
+TEST_F(MapTest, ARegionUsesTheRowLseThatAnEarlierPassLeftOnDisk) {
+  const auto region = [this](const char* name, std::vector<std::string> more = {}) {
+    std::vector<std::string> arguments{"--rows", "10:97",  "--cols", "30:120",  "--cells",
+                                       "29x30",  "--json", "--out",  file(name)};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Program done = map(arguments);
+    EXPECT_EQ(done.exitCode, 0) << done.err;
+    return nlohmann::json::parse(done.out)["row_lse"].get<std::string>();
+  };
+  const std::filesystem::path maps = m_folder.path() / "sparsight" / "maps";
+  EXPECT_EQ(region("a.npy"), "computed");
+  ASSERT_EQ(map({"--out", file("whole.npy"), "--no-cache"}).exitCode, 0);
+  EXPECT_FALSE(std::filesystem::exists(maps)) << "--no-cache leaves nothing";
+  ASSERT_EQ(map({"--out", file("whole.npy")}).exitCode, 0);
+  EXPECT_TRUE(std::filesystem::exists(maps));
+  EXPECT_EQ(region("b.npy"), "disk cache");
+  EXPECT_EQ(region("c.npy", {"--no-cache"}), "computed");
+  EXPECT_EQ(region("d.h5"), "disk cache");
+  const auto want = expected({10, 97, 30, 120, 29, 30}, Reduce::Max);
+  for (const char* name : {"a.npy", "b.npy", "c.npy"}) expectSame(npyCells(fileText(file(name)), "(29, 30)"), want);
+  EXPECT_EQ(fileText(file("a.npy")), fileText(file("c.npy")));
+  EXPECT_EQ(h5::File::openRead(file("d.h5")).readString("row_lse"), "disk cache");
+  // The window's limit holds here too: none means that nothing is looked up.
+  std::ofstream(maps / "limit") << "0\n";
+  EXPECT_EQ(region("g.npy"), "computed");
+  std::filesystem::remove_all(maps);
+  EXPECT_EQ(region("h.npy"), "computed");
 }
 
 TEST_F(MapTest, RegionCellsAndPoolingAreHonoured) {

@@ -22,7 +22,7 @@ class GlSurface : public QOpenGLWidget, public MapSurface, private QOpenGLFuncti
   [[nodiscard]] QWidget* widget() override { return this; }
   [[nodiscard]] QString description() const override { return m_description; }
   [[nodiscard]] Index cacheBytes() const override { return m_bytes; }
-  void setTextureLimit(Index bytes) { m_limit = bytes; }
+  void setCacheLimit(Index bytes) override { m_limit = bytes; }
 
  protected:
   void initializeGL() override;

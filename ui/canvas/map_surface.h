@@ -69,8 +69,9 @@ class MapSurface {
   [[nodiscard]] virtual QWidget* widget() = 0;
   /// "raster", or "OpenGL 4.6 (...)".
   [[nodiscard]] virtual QString description() const = 0;
-  /// Bytes of coloured images or textures.
+  /// Bytes of coloured images or textures, and their limit.
   [[nodiscard]] virtual Index cacheBytes() const = 0;
+  virtual void setCacheLimit(Index bytes) = 0;
 };
 
 enum class Renderer : std::uint8_t { Raster, OpenGl };

@@ -40,6 +40,7 @@ class RasterSurface : public QWidget, public MapSurface {
   [[nodiscard]] QWidget* widget() override { return this; }
   [[nodiscard]] QString description() const override { return QStringLiteral("raster"); }
   [[nodiscard]] Index cacheBytes() const override { return m_painter.cacheBytes(); }
+  void setCacheLimit(Index bytes) override { m_painter.setCacheLimit(bytes); }
 
  protected:
   void paintEvent(QPaintEvent* event) override;

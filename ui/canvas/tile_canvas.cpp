@@ -21,7 +21,8 @@ constexpr double kViewFlops = 3e11;      // finer tiles are computed for views u
 constexpr std::size_t kKnownMaps = 12;
 constexpr std::size_t kHistory = 100;
 constexpr int kRestMs = 30;  // the mouse rests: exact readout (at most 50 ms)
-constexpr int kPrefetchTiles = 16;
+constexpr Index kDefaultTileLimit = Index{256} << 20;
+constexpr int kQuietMs = 250;  // how often to look whether other work is over
 
 std::uint64_t nextCanvas() {
   static std::uint64_t counter = 0;
@@ -56,6 +57,9 @@ TileCanvas::TileCanvas(JobQueue& jobs, QWidget* parent, std::optional<Renderer> 
   m_restTimer.setSingleShot(true);
   m_restTimer.setInterval(kRestMs);
   connect(&m_restTimer, &QTimer::timeout, this, &TileCanvas::requestReadout);
+  m_wakeTimer.setSingleShot(true);
+  connect(&m_wakeTimer, &QTimer::timeout, this, &TileCanvas::scheduleTiles);
+  setTileLimit(kDefaultTileLimit);
   m_progressTimer.setInterval(100);
   connect(&m_progressTimer, &QTimer::timeout, this, [this] { m_surface->widget()->update(); });
   m_colors.palette = defaultPalette(Theme::current().dark);
@@ -77,6 +81,7 @@ void TileCanvas::setMap(std::shared_ptr<AttentionMap> map, AxisSpec queries, Axi
   }
   const bool sameSize = m_map && map && m_map->rows() == map->rows() && m_map->cols() == map->cols();
   m_pendingTiles.clear();
+  m_scheduler.reset();
   m_pendingMasks.clear();
   m_previewJob.cancel();
   m_buildJob.cancel();
@@ -144,7 +149,6 @@ void TileCanvas::setColors(const ColorSettings& colors) {
 void TileCanvas::setReduce(Reduce reduce) {
   if (reduce == m_reduce) return;
   m_reduce = reduce;
-  m_pendingTiles.clear();
   m_pendingMasks.clear();
   updateBar();
   invalidateScene();
@@ -200,7 +204,12 @@ void TileCanvas::takeFromSource() {
   checkSettled();
 }
 
-void TileCanvas::setTileLimit(Index bytes) { m_cacheLimit = std::max(bytes, Index{16} << 20); }
+void TileCanvas::setTileLimit(Index bytes) {
+  m_tileLimit = std::max(bytes, Index{32} << 20);
+  // A tile's values and codes are half as much again as its coloured picture.
+  m_cacheLimit = m_tileLimit / 5 * 3;
+  m_surface->setCacheLimit(m_tileLimit - m_cacheLimit);
+}
 
 void TileCanvas::updateLut() {
   m_lutDark = Theme::current().dark;
@@ -231,6 +240,7 @@ void TileCanvas::updateBar() {
 
 std::shared_ptr<const TileCanvas::CodedLevels> TileCanvas::codeLevels(const AttentionMap& map, const Control& control) {
   auto out = std::make_shared<CodedLevels>();
+  out->preview = map.previewInfo();
   for (const Reduce reduce : {Reduce::Mean, Reduce::Max}) {
     auto histogram = std::make_shared<CodeHistogram>(at(kValueCodes), 0U);
     for (int z = map.coarseLevel(); z <= map.maxLevel(); ++z) {
@@ -300,15 +310,16 @@ void TileCanvas::startMap() {
         });
   }
   m_building = true;
+  const bool ready = map->exact();  // from the disk or made ahead of need: only to be coded
   m_progress = std::make_shared<std::atomic<float>>(0.0F);
   m_progressTimer.start();
   JobSpec spec;
   spec.name = "Attention map: layer " + std::to_string(map->head().id.call.layer) + " head " +
               std::to_string(map->head().id.head) + " step " + std::to_string(map->head().id.call.step);
-  spec.lane = flops > kComputeFlops ? Lane::Compute : Lane::Tiles;
+  spec.lane = !ready && flops > kComputeFlops ? Lane::Compute : Lane::Tiles;
   spec.supersedeTag = m_tag + "/build";
-  spec.priority = 800;
-  spec.userVisible = flops > kListedFlops;
+  spec.priority = ready ? 950 : 800;
+  spec.userVisible = !ready && flops > kListedFlops;
   m_buildJob = m_jobs.submit<Levels>(
       spec,
       [map, progress = m_progress](JobContext& context) {
@@ -326,11 +337,30 @@ void TileCanvas::startMap() {
         self->m_progressTimer.stop();
         if (const auto* levels = std::get_if<Levels>(&outcome)) {
           self->receiveLevels(map, *levels);
+          self->rememberMap();
         } else if (const auto* error = std::get_if<Error>(&outcome)) {
           self->showError(QString::fromUtf8(error->what()));
         }
         self->checkSettled();
       });
+}
+
+/// For the next session, when nothing more urgent is to be read or written.
+void TileCanvas::rememberMap() {
+  if (!m_map->unsaved()) return;
+  JobSpec spec;
+  spec.name = "Remember the map";
+  spec.lane = Lane::Io;
+  spec.priority = -50;
+  m_jobs
+      .submit<bool>(
+          spec,
+          [map = m_map](JobContext&) {
+            map->remember();
+            return true;
+          },
+          [](const Outcome<bool>&) {})
+      .release();
 }
 
 void TileCanvas::receiveLevels(const std::shared_ptr<AttentionMap>& map, std::shared_ptr<const CodedLevels> levels) {
@@ -373,7 +403,10 @@ void TileCanvas::requestTile(const TileKey& key, int priority) {
       [self, map, key, serial](Outcome<Result> outcome) {
         // Whoever cancelled a request has forgotten it already, and may have made a new one for the same tile.
         if (!self || std::holds_alternative<Cancelled>(outcome)) return;
-        if (self->m_map == map) self->m_pendingTiles.erase(key);
+        if (self->m_map == map) {
+          self->m_pendingTiles.erase(key);
+          self->m_scheduler.ended(key);
+        }
         if (const auto* tile = std::get_if<Result>(&outcome)) {
           CacheEntry entry;
           entry.tile = *tile;
@@ -383,8 +416,17 @@ void TileCanvas::requestTile(const TileKey& key, int priority) {
           if (self->m_readout.row >= 0 && !self->m_readout.exact) {
             self->updateReadout(self->m_readout.row, self->m_readout.col);
           }
-          self->invalidateScene();
-          Q_EMIT self->tilesChanged();
+          const TileView& view = self->m_wanted;
+          const TileSpan x = touchedTiles(view.col0, view.cols, view.level, map->tileCols(view.level));
+          const TileSpan y = touchedTiles(view.row0, view.rows, view.level, map->tileRows(view.level));
+          const bool seen = key.level == view.level && key.reduce == view.reduce && key.tileX >= x.first &&
+                            key.tileX <= x.last && key.tileY >= y.first && key.tileY <= y.last;
+          if (seen) {
+            self->invalidateScene();
+            Q_EMIT self->tilesChanged();
+          } else {
+            self->scheduleTiles();  // made ahead of need: nothing to paint
+          }
         } else if (const auto* error = std::get_if<Error>(&outcome)) {
           if (self->m_map == map) self->showError(QString::fromUtf8(error->what()));
         }
@@ -453,6 +495,10 @@ std::shared_ptr<const MapTile> TileCanvas::findTile(const TileKey& key) {
   return found->second.tile;
 }
 
+bool TileCanvas::hasTile(const TileKey& key) const {
+  return (m_levels && m_levels->tiles.contains(key)) || m_cache.contains({m_serial, key, false});
+}
+
 std::shared_ptr<const KeptMask> TileCanvas::findMask(const TileKey& key) {
   const auto found = m_cache.find({m_overlaySerial, key, true});
   if (found == m_cache.end()) return nullptr;
@@ -511,19 +557,9 @@ void TileCanvas::rebuildScene(const QSize& devicePixels) {
   const double scaleX = devicePixels.width() / m_view.cols, scaleY = devicePixels.height() / m_view.rows;
   const int level = targetLevel();
   const Index side = Index{kTileCells} << level;
-  const auto tileRange = [side](double first, double count, Index tiles) {
-    const Index a = std::clamp<Index>(static_cast<Index>(first) / side, 0, tiles - 1);
-    const Index b = std::clamp<Index>(static_cast<Index>(std::ceil(first + count) - 1) / side, 0, tiles - 1);
-    return std::pair{a, b};
-  };
-  const auto [x0, x1] = tileRange(m_view.col0, m_view.cols, m_map->tileCols(level));
-  const auto [y0, y1] = tileRange(m_view.row0, m_view.rows, m_map->tileRows(level));
+  const auto [x0, x1] = touchedTiles(m_view.col0, m_view.cols, level, m_map->tileCols(level));
+  const auto [y0, y1] = touchedTiles(m_view.row0, m_view.rows, level, m_map->tileRows(level));
 
-  struct Wanted {
-    TileKey key;
-    double distance;
-  };
-  std::vector<Wanted> missing;
   std::vector<TileDraw> placeholders, final;
   // Whole pixels whose centre lies in [first, last) tokens.
   const auto pixelSpan = [](double first, double last, double origin, double scale) {
@@ -546,7 +582,6 @@ void TileCanvas::rebuildScene(const QSize& devicePixels) {
     return draw;
   };
   const bool gl = m_surface->description() != QLatin1String("raster");
-  std::map<TileKey, JobHandle> stillWanted;
   for (Index ty = y0; ty <= y1; ++ty) {
     for (Index tx = x0; tx <= x1; ++tx) {
       const TileKey key{level, tx, ty, m_reduce};
@@ -573,50 +608,38 @@ void TileCanvas::rebuildScene(const QSize& devicePixels) {
         continue;
       }
       m_missing = true;
-      const double dx = (col0 + col1) / 2 - (m_view.col0 + m_view.cols / 2);
-      const double dy = (row0 + row1) / 2 - (m_view.row0 + m_view.rows / 2);
-      missing.push_back({key, std::hypot(dx, dy)});
     }
   }
   m_scene.draws = std::move(placeholders);
   m_scene.draws.insert(m_scene.draws.end(), std::make_move_iterator(final.begin()),
                        std::make_move_iterator(final.end()));
 
-  if (level < m_map->coarseLevel() && !following()) {
-    // A ring around the view, when the view itself is cheap: the next pan finds it ready.
-    if (missing.empty() && (x1 - x0 + 1) * (y1 - y0 + 1) <= kPrefetchTiles && level <= 2) {
-      for (Index ty = std::max<Index>(0, y0 - 1); ty <= std::min(m_map->tileRows(level) - 1, y1 + 1); ++ty) {
-        for (Index tx = std::max<Index>(0, x0 - 1); tx <= std::min(m_map->tileCols(level) - 1, x1 + 1); ++tx) {
-          const TileKey key{level, tx, ty, m_reduce};
-          if (!findTile(key)) missing.push_back({key, 1e18});
-        }
-      }
-    }
-    std::sort(missing.begin(), missing.end(), [](const Wanted& a, const Wanted& b) { return a.distance < b.distance; });
-    // Before the exact pass a fine tile needs the LSE of its rows alone: worth it for small tiles only.
-    const bool affordable = m_map->exact() || level <= 2;
-    int rank = 0;
-    for (const Wanted& wanted : missing) {
-      const auto pending = m_pendingTiles.find(wanted.key);
-      if (pending != m_pendingTiles.end()) {
-        stillWanted.insert(m_pendingTiles.extract(pending));
-      } else if (affordable) {
-        stillWanted.emplace(wanted.key, JobHandle());
-      }
-      ++rank;
-    }
-    m_pendingTiles.swap(stillWanted);
-    stillWanted.clear();  // cancels what nobody looks at any more
-    rank = 0;
-    for (const Wanted& wanted : missing) {
-      const auto pending = m_pendingTiles.find(wanted.key);
-      if (pending != m_pendingTiles.end() && pending->second.id() == 0) {
-        requestTile(wanted.key, wanted.distance > 1e17 ? 10 : std::max(100, 600 - rank));
-      }
-      ++rank;
-    }
-  } else {
-    m_pendingTiles.clear();
+  m_wanted = {m_view.row0, m_view.col0, m_view.rows, m_view.cols, level, m_reduce};
+  scheduleTiles();
+}
+
+void TileCanvas::scheduleTiles() {
+  m_wakeTimer.stop();
+  if (!m_map || following() || m_plot.isEmpty()) return;
+  // Before the exact pass a fine tile needs the LSE of its rows alone: worth it for small tiles only.
+  const bool affordable = m_map->exact() || m_wanted.level <= 2;
+  const bool own = m_building || m_previewing || m_readoutPending || !m_pendingMasks.empty();
+  const bool quiet = !own && m_map->exact() && isVisible() && (m_scheduler.inFlight() > 0 || m_jobs.idle());
+  const auto now = std::chrono::duration_cast<TileScheduler::Time>(std::chrono::steady_clock::now().time_since_epoch());
+  const TileScheduler::Step step = m_scheduler.plan(
+      gridOf(*m_map), m_wanted, m_map->head().input.q.cols, [this](const TileKey& key) { return hasTile(key); },
+      affordable, quiet, now);
+  for (const TileKey& key : step.cancel) m_pendingTiles.erase(key);
+  int rank = 0;
+  for (const TileWish& wish : step.start) {
+    requestTile(wish.key, wish.role == TileRole::Visible   ? std::max(100, 600 - rank++)
+                          : wish.role == TileRole::Coarser ? 20
+                                                           : 10);
+  }
+  if (step.wake) {
+    m_wakeTimer.start(static_cast<int>(std::max<TileScheduler::Time::rep>(1, (*step.wake - now).count())));
+  } else if (!quiet && isVisible() && !m_missing && m_wanted.level < m_map->coarseLevel()) {
+    m_wakeTimer.start(kQuietMs);
   }
 }
 
@@ -628,6 +651,13 @@ bool TileCanvas::isSettled() const {
 }
 
 bool TileCanvas::isApproximate() const { return m_map && (!m_levels || m_levels->approximate); }
+
+QString TileCanvas::precisionText() const {
+  if (!isApproximate()) return tr("exact");
+  const double off = m_levels && m_levels->preview ? m_levels->preview->misplacedMass : std::nan("");
+  return std::isnan(off) ? tr("approximate")
+                         : tr("approximate, up to %1 of the mass misplaced").arg(formatPercent(off));
+}
 
 void TileCanvas::checkSettled() {
   const bool now = isSettled();

@@ -16,6 +16,7 @@
 
 #include "sparsight/core/attention_map.h"
 #include "sparsight/core/job.h"
+#include "sparsight/core/tile_scheduler.h"
 #include "ui/canvas/axis.h"
 #include "ui/canvas/color_bar.h"
 #include "ui/canvas/map_surface.h"
@@ -77,10 +78,10 @@ class TileCanvas : public QWidget, private SceneSource {
   /// Takes levels and tiles of the same map from another canvas instead of computing them again. Both must have the
   /// same size and viewport, and the source gets its map first. nullptr: on its own.
   void setTileSource(TileCanvas* source);
-  /// Memory for tiles, shared by values, codes and kept shares.
+  /// Memory for tiles: values, codes and kept shares, and their coloured pictures or textures.
   void setTileLimit(Index bytes);
-  [[nodiscard]] Index tileBytes() const noexcept { return m_cacheBytes; }
-  [[nodiscard]] Index tileLimit() const noexcept { return m_cacheLimit; }
+  [[nodiscard]] Index tileBytes() const { return m_cacheBytes + m_surface->cacheBytes(); }
+  [[nodiscard]] Index tileLimit() const noexcept { return m_tileLimit; }
   [[nodiscard]] QString rendererDescription() const { return m_surface->description(); }
 
   [[nodiscard]] const MapViewport& viewport() const noexcept { return m_view; }
@@ -104,6 +105,9 @@ class TileCanvas : public QWidget, private SceneSource {
   /// True when what is painted is final and no job of this canvas is under way.
   [[nodiscard]] bool isSettled() const;
   [[nodiscard]] bool isApproximate() const;
+  [[nodiscard]] bool hasPicture() const noexcept { return m_levels != nullptr; }  ///< of the whole map
+  /// "exact", or "approximate" with the share of the mass that may lie in other cells.
+  [[nodiscard]] QString precisionText() const;
   /// Where the map is painted, in this widget; and the token position under a point of it.
   [[nodiscard]] QRect plotRect() const noexcept { return m_plot; }
   [[nodiscard]] QPointF tokenAt(const QPointF& widgetPosition) const;
@@ -140,6 +144,7 @@ class TileCanvas : public QWidget, private SceneSource {
   /// The levels kept in memory by the map, coded for painting.
   struct CodedLevels {
     bool approximate = true;
+    std::optional<PreviewInfo> preview;
     std::map<TileKey, std::shared_ptr<const MapTile>> tiles;
     std::shared_ptr<const CodeHistogram> histogram[2];  // by Reduce
   };
@@ -173,10 +178,14 @@ class TileCanvas : public QWidget, private SceneSource {
   static std::shared_ptr<const CodedLevels> codeLevels(const AttentionMap& map, const Control& control);
   void receiveLevels(const std::shared_ptr<AttentionMap>& map, std::shared_ptr<const CodedLevels> levels);
   void showError(const QString& text);
+  /// Asks for the tiles that the scheduler wants now and stops those it does not want any more.
+  void scheduleTiles();
+  void rememberMap();
   void requestTile(const TileKey& key, int priority);
   void requestMask(const std::shared_ptr<const MapTile>& tile, int priority);
   void store(const CacheKey& key, CacheEntry entry);
   [[nodiscard]] std::shared_ptr<const MapTile> findTile(const TileKey& key);
+  [[nodiscard]] bool hasTile(const TileKey& key) const;  ///< does not count as use
   [[nodiscard]] std::shared_ptr<const KeptMask> findMask(const TileKey& key);
   void invalidateScene();
   void rebuildScene(const QSize& devicePixels);
@@ -234,7 +243,10 @@ class TileCanvas : public QWidget, private SceneSource {
 
   std::map<CacheKey, CacheEntry> m_cache;
   std::list<CacheKey> m_uses;
-  Index m_cacheBytes = 0, m_cacheLimit = Index{256} << 20;
+  Index m_cacheBytes = 0, m_cacheLimit = 0, m_tileLimit = 0;
+  TileScheduler m_scheduler;
+  TileView m_wanted;  // of the last scene
+  QTimer m_wakeTimer;
   std::map<TileKey, JobHandle> m_pendingTiles, m_pendingMasks;
   JobHandle m_previewJob, m_buildJob, m_readoutJob;
   bool m_building = false, m_previewing = false, m_readoutPending = false;

@@ -208,7 +208,7 @@ void TileCanvas::paintReadout(QPainter& painter) {
   const double y = height() - metrics.height() - Theme::kUnit;
   const auto pieces = readoutPieces();
   const auto paintState = [&](double used) {
-    const QString state = isApproximate() ? tr("approximate") : tr("exact");
+    const QString state = precisionText();
     painter.setFont(fonts::secondary());
     const double w = QFontMetricsF(painter.font()).horizontalAdvance(state);
     if (used + w + 2 * Theme::kEdge > width()) return;
@@ -436,7 +436,7 @@ void TileCanvas::paintBadge(QPainter& painter) {
     if (!m_levels) {
       text = percent > 0 ? tr("computing\u2026 %1 %").arg(percent) : tr("computing\u2026");
     } else if (m_levels->approximate) {
-      text = tr("approx. from sampled rows \u00b7 exact %1 %").arg(percent);
+      text = tr("%1 \u00b7 exact %2 %").arg(precisionText()).arg(percent);
     }
   } else if (m_missing) {
     text = tr("refining\u2026");

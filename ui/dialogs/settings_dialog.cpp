@@ -11,6 +11,7 @@
 #include <QThread>
 #include <QVBoxLayout>
 
+#include "sparsight/core/map_cache.h"
 #include "sparsight/core/palette.h"
 #include "ui/section_label.h"
 #include "ui/theme.h"
@@ -119,9 +120,24 @@ SettingsDialog::SettingsDialog(const Settings& s, QWidget* parent) : QDialog(par
   m_traceCache->setSingleStep(256);
   m_tileCache = spin(QStringLiteral("settings.tileCache"), 32, 1 << 20, s.tileCacheMiB, QStringLiteral(" MiB"));
   m_tileCache->setSingleStep(128);
+  m_headMaps = spin(QStringLiteral("settings.headMaps"), 64, 1 << 20, s.headMapsMiB, QStringLiteral(" MiB"));
+  m_headMaps->setSingleStep(128);
+  m_headMaps->setToolTip(tr("Heads looked at before, or made ready, show at once"));
+  m_diskMaps = spin(QStringLiteral("settings.diskMaps"), 0, 1 << 20, s.diskMapsMiB, QStringLiteral(" MiB"));
+  m_diskMaps->setSingleStep(128);
+  m_diskMaps->setSpecialValueText(tr("none"));
+  m_diskMaps->setToolTip(tr("Row LSE and coarse map of heads, found again by their content.\n%1\nmay be deleted at any "
+                            "time.")
+                             .arg(QString::fromStdString(userMapCacheDir().string())));
+  m_makeReady = new QCheckBox(tr("Make the next heads ready while nothing else runs"));
+  m_makeReady->setObjectName(QStringLiteral("settings.makeReady"));
+  m_makeReady->setChecked(s.makeReady);
   compute->addRow(tr("Memory for loaded heads"), m_traceCache);
+  compute->addRow(tr("Memory for head maps"), m_headMaps);
   compute->addRow(tr("Memory for map tiles"), m_tileCache);
-  compute->addRow(note(tr("Backend, threads, renderer and memory take effect at the next start.")));
+  compute->addRow(tr("Maps kept on disk"), m_diskMaps);
+  compute->addRow(QString(), m_makeReady);
+  compute->addRow(note(tr("Backend, threads, renderer and loaded heads take effect at the next start.")));
 
   QFormLayout* work = section(tr("Working"));
   m_singleKeys = new QCheckBox(tr("Single-letter keys in maps and grids"));
@@ -152,6 +168,9 @@ Settings SettingsDialog::settings() const {
   s.threads = m_threads->value();
   s.traceCacheMiB = m_traceCache->value();
   s.tileCacheMiB = m_tileCache->value();
+  s.headMapsMiB = m_headMaps->value();
+  s.diskMapsMiB = m_diskMaps->value();
+  s.makeReady = m_makeReady->isChecked();
   s.singleKeyShortcuts = m_singleKeys->isChecked();
   s.restoreSession = m_restore->isChecked();
   return s;

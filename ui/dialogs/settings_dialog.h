@@ -21,8 +21,8 @@ class SettingsDialog : public QDialog {
 
  private:
   QComboBox *m_theme, *m_colorMap, *m_renderer, *m_backend;
-  QSpinBox *m_scale, *m_threads, *m_traceCache, *m_tileCache;
-  QCheckBox *m_reducedMotion, *m_singleKeys, *m_restore;
+  QSpinBox *m_scale, *m_threads, *m_traceCache, *m_tileCache, *m_headMaps, *m_diskMaps;
+  QCheckBox *m_reducedMotion, *m_singleKeys, *m_restore, *m_makeReady;
 };
 
 }  // namespace sparsight

@@ -467,10 +467,12 @@ class CompareView : public View {
     const QPointer<CompareView> self(this);
     m_job = session().jobs().submit<Result>(
         spec,
-        [trace, id](JobContext& context) {
+        [trace, id, cache = session().mapCache()](JobContext& context) {
           auto loaded = std::make_shared<LoadedHead>();
           loaded->id = id;
           loaded->map = std::make_shared<AttentionMap>(trace->load(id, context.stop()));
+          loaded->map->setCache(cache);
+          loaded->map->restore(context.control());
           const TokenLayout& layout = loaded->map->head().layout;
           loaded->queries = layoutAxis(layout, loaded->map->rows(),
                                        [map = loaded->map](Index i) { return map->head().queryToken(i); });

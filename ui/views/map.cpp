@@ -11,8 +11,11 @@
 #include <QVBoxLayout>
 #include <algorithm>
 #include <list>
+#include <set>
 
+#include "sparsight/core/map_cache.h"
 #include "sparsight/core/plan.h"
+#include "sparsight/core/tile_scheduler.h"
 #include "ui/canvas/tile_canvas.h"
 #include "ui/map_header.h"
 #include "ui/open_buttons.h"
@@ -25,10 +28,12 @@
 namespace sparsight {
 namespace {
 
-constexpr Index kMapCacheBytes = Index{384} << 20;  // maps of heads looked at before
-constexpr std::size_t kMapCacheCount = 16;
-constexpr Index kStripRows = 512;  // rows on which lost mass is evaluated for the strip
-constexpr int kPatienceMs = 250;   // a reading head keeps the old picture this long
+constexpr std::size_t kMapCacheCount = 32;
+constexpr int kIdleMs = 400;            // nothing happened for this long: the next heads are made ready
+constexpr std::size_t kReadyHeads = 3;  // this many
+constexpr double kReadyFlops = 1e12;    // above: read and looked up on disk, but not computed ahead of need
+constexpr Index kStripRows = 512;       // rows on which lost mass is evaluated for the strip
+constexpr int kPatienceMs = 250;        // a reading head keeps the old picture this long
 
 QString text(std::string_view s) { return QString::fromUtf8(s.data(), static_cast<qsizetype>(s.size())); }
 
@@ -139,6 +144,10 @@ class MapView : public View {
       const AttentionMap& map = *m_canvas->map();
       this->session().setPair({map.head().queryToken(map.queryRowAt(row)), map.keyAt(col)});
     });
+    m_idle.setSingleShot(true);
+    m_idle.setInterval(kIdleMs);
+    connect(&m_idle, &QTimer::timeout, this, &MapView::makeReady);
+    connect(m_canvas, &TileCanvas::settled, this, [this] { m_idle.start(); });
     m_patience.setSingleShot(true);
     m_patience.setInterval(kPatienceMs);
     connect(&m_patience, &QTimer::timeout, this, [this] {
@@ -153,7 +162,11 @@ class MapView : public View {
 
   void sessionChanged(ChangeFlags changes) override {
     if (changes.testFlag(Change::Trace)) {
-      m_maps.clear();
+      m_readyJob.cancel();
+      discardMaps(m_maps.begin());
+      m_previousId.reset();
+      m_shownId.reset();
+      m_notReady.clear();
       m_fitPending = !m_rangeRestored;
       m_loadJob.cancel();
       m_loading = false;
@@ -249,18 +262,27 @@ class MapView : public View {
 
   [[nodiscard]] QStringList statusParts() const override {
     if (!m_canvas->map()) return {};
-    const double used = static_cast<double>(m_canvas->tileBytes()) / (1 << 20);
-    return {tr("tiles %1 / %2 MiB").arg(QString::number(used, 'f', used < 10 ? 1 : 0)).arg(m_tileMiB),
-            m_canvas->isApproximate() ? tr("approximate") : tr("exact"),
-            m_canvas->rendererDescription().section(QLatin1Char(' '), 0, 1)};
+    const auto of = [](const QString& what, Index used, int limitMiB) {
+      const double mib = static_cast<double>(used) / (1 << 20);
+      return tr("%1 %2 / %3 MiB").arg(what, QString::number(mib, 'f', mib < 10 ? 1 : 0)).arg(limitMiB);
+    };
+    QStringList parts{of(tr("tiles"), m_canvas->tileBytes(), m_tileMiB), of(tr("heads"), m_mapBytes, m_headMiB)};
+    if (const auto& cache = session().mapCache(); cache && cache->limit() > 0 && cache->bytes() >= 0)
+      parts << of(tr("disk"), cache->bytes(), static_cast<int>(cache->limit() >> 20));
+    parts << m_canvas->precisionText() + (m_canvas->map()->fromCache() ? tr(", from disk") : QString())
+          << m_canvas->rendererDescription().section(QLatin1Char(' '), 0, 1);
+    return parts;
   }
 
  private:
   void applySettings() {
     const Settings settings = Settings::load();
-    // Values and codes live in this cache; coloured pictures or textures of what is on screen come on top.
     m_tileMiB = settings.tileCacheMiB;
-    m_canvas->setTileLimit((Index{m_tileMiB} << 20) / 2);
+    m_canvas->setTileLimit(Index{m_tileMiB} << 20);
+    m_headMiB = settings.headMapsMiB;
+    m_wantReady = settings.makeReady && session().mapCache() != nullptr;
+    if (!m_wantReady) m_readyJob.cancel();
+    trimCache();
     const auto palette = paletteByName(settings.colorMap.toStdString());
     if (palette && settings.colorMap != m_settingsPalette) {
       ColorSettings colors = m_canvas->colors();
@@ -440,7 +462,7 @@ class MapView : public View {
     const QPointer<MapView> self(this);
     m_loadJob = session().jobs().submit<Result>(
         spec,
-        [trace, id, order, plan](JobContext& context) {
+        [trace, id, order, plan, cache = session().mapCache()](JobContext& context) {
           auto loaded = std::make_shared<LoadedMap>();
           loaded->id = id;
           loaded->order = order;
@@ -456,6 +478,8 @@ class MapView : public View {
             loaded->queries = axisOf(*loaded->map, true, {}, true);
             loaded->keys = axisOf(*loaded->map, true, {}, false);
           }
+          loaded->map->setCache(cache);
+          loaded->map->restore(context.control());
           return loaded;
         },
         [self, id, order](Outcome<Result> outcome) {
@@ -494,6 +518,11 @@ class MapView : public View {
   void showLoaded() {
     const LoadedMap& loaded = m_maps.front();
     const bool other = m_canvas->map() != loaded.map;
+    if (other) {
+      m_readyJob.cancel();
+      if (m_shownId && *m_shownId != loaded.id) m_previousId = m_shownId;
+      m_shownId = loaded.id;
+    }
     m_canvas->setMap(loaded.map, loaded.queries, loaded.keys);
     if (other) {
       trimCache();
@@ -507,18 +536,87 @@ class MapView : public View {
 
   /// Heads seen before keep their coarse map and LSE (a few MB); what is quickly made again goes first.
   void trimCache() {
-    Index bytes = 0;
+    m_mapBytes = 0;
     std::size_t count = 0;
-    for (auto it = m_maps.begin(); it != m_maps.end();) {
-      if (count > 0) it->map->trim();
-      bytes += it->map->bytes();
-      if (count > 0 && (bytes > kMapCacheBytes || count >= kMapCacheCount)) {
-        it = m_maps.erase(it);
-      } else {
-        ++count;
-        ++it;
+    for (auto it = m_maps.begin(); it != m_maps.end(); ++it, ++count) {
+      if (count > 0 && it->map != m_canvas->map()) session().discard(it->map->trim());
+      const Index bytes = it->map->bytes();
+      if (count > 0 && (m_mapBytes + bytes > (Index{m_headMiB} << 20) || count >= kMapCacheCount)) {
+        return discardMaps(it);
+      }
+      m_mapBytes += bytes;
+    }
+  }
+  void discardMaps(std::list<LoadedMap>::iterator from) {
+    for (auto it = from; it != m_maps.end(); ++it) session().discard(it->map);
+    m_maps.erase(from, m_maps.end());
+    if (m_maps.empty()) m_mapBytes = 0;
+  }
+
+  /// While nothing else is to be done, the heads that are likely looked at next are read, found on disk or computed,
+  /// one after the other. Any other job stops it.
+  void makeReady() {
+    if (!m_wantReady || !isVisible() || !isSettled() || m_maps.empty() ||
+        m_maps.front().order != QStringLiteral("model"))
+      return;
+    if (!session().jobs().idle()) return m_idle.start();
+    const auto& trace = session().trace();
+    const std::optional<HeadId> here = session().selectedHead();
+    if (!trace || !here) return;
+    const Index each = m_maps.front().map->head().bytes;
+    if (m_mapBytes + each > (Index{m_headMiB} << 20)) return;
+    std::optional<HeadId> next;
+    for (const HeadId& id : likelyNextHeads(trace->info(), *here, m_previousId, kReadyHeads)) {
+      const bool known = std::any_of(m_maps.begin(), m_maps.end(), [&](const LoadedMap& map) {
+        return map.id == id && map.order == QStringLiteral("model");
+      });
+      if (!known && !m_notReady.contains(id)) {
+        next = id;
+        break;
       }
     }
+    if (!next) return;
+    JobSpec spec;
+    spec.name = "Make a head ready";
+    spec.lane = Lane::Compute;
+    spec.supersedeTag = "map-view/ready";
+    spec.background = true;
+    using Result = std::shared_ptr<LoadedMap>;
+    const QPointer<MapView> self(this);
+    m_readyJob = session().jobs().submit<Result>(
+        spec,
+        [trace, id = *next, cache = session().mapCache()](JobContext& context) {
+          auto loaded = std::make_shared<LoadedMap>();
+          loaded->id = id;
+          loaded->order = QStringLiteral("model");
+          loaded->map = std::make_shared<AttentionMap>(trace->load(id, context.stop()));
+          loaded->queries = axisOf(*loaded->map, true, {}, true);
+          loaded->keys = axisOf(*loaded->map, true, {}, false);
+          loaded->map->setCache(cache);
+          const double flops = 2.0 * static_cast<double>(loaded->map->rows()) *
+                               static_cast<double>(loaded->map->cols()) *
+                               static_cast<double>(loaded->map->head().input.q.cols);
+          if (!loaded->map->restore(context.control()) && flops <= kReadyFlops) {
+            loaded->map->build(context.backend(), context.control());
+            loaded->map->remember();
+          }
+          loaded->map->trim();
+          return loaded;
+        },
+        [self, id = *next, trace](Outcome<Result> outcome) {
+          if (!self || self->session().trace() != trace) return;
+          if (std::holds_alternative<Cancelled>(outcome)) return self->m_idle.start();
+          auto* loaded = std::get_if<Result>(&outcome);
+          if (loaded == nullptr) {
+            self->m_notReady.insert(id);  // looking at it will say why
+          } else if (std::none_of(self->m_maps.begin(), self->m_maps.end(), [&](const LoadedMap& map) {
+                       return map.id == id && map.order == (*loaded)->order;
+                     })) {
+            self->m_maps.insert(std::next(self->m_maps.begin(), self->m_maps.empty() ? 0 : 1), std::move(**loaded));
+            self->trimCache();
+          }
+          self->makeReady();
+        });
   }
 
   void applyViewport() {
@@ -669,8 +767,12 @@ class MapView : public View {
   HeadId m_loadingId;
   QString m_loadingOrder, m_settingsPalette;
   bool m_loading = false;
-  int m_tileMiB = 0;
-  QTimer m_patience;
+  int m_tileMiB = 0, m_headMiB = 0;
+  Index m_mapBytes = 0;  // of m_maps, as of the last trimCache
+  std::optional<HeadId> m_shownId, m_previousId;
+  std::set<HeadId> m_notReady;
+  bool m_wantReady = false;
+  QTimer m_patience, m_idle;
   HeadResult m_shownResult;
   std::shared_ptr<const PlanOverlay> m_overlayOfShown;
   std::vector<float> m_keptRows, m_lostRows;  // what the strips show
@@ -678,7 +780,7 @@ class MapView : public View {
   bool m_wantComputed = false, m_wantOverlay = true, m_paletteChosen = false;
   bool m_fitPending = true, m_fitting = false, m_rangeRestored = false;
   std::optional<MapViewport> m_viewport;
-  JobHandle m_loadJob, m_stripJob;  // last: jobs end before what they use
+  JobHandle m_loadJob, m_stripJob, m_readyJob;  // last: jobs end before what they use
 };
 
 }  // namespace

@@ -252,14 +252,17 @@ class PermutationView : public View {
     const QPointer<PermutationView> self(this);
     m_job = session().jobs().submit<Both>(
         spec,
-        [trace, id, result](JobContext& context) {
+        [trace, id, result, cache = session().mapCache()](JobContext& context) {
           auto both = std::make_shared<BothOrders>();
           both->id = id;
           both->result = result;
           const HeadData head = trace->load(id, context.stop());
           both->model = std::make_shared<AttentionMap>(head);
           both->computed = std::make_shared<AttentionMap>(head, result->plan.qOrder, result->plan.kOrder);
-          context.checkpoint();
+          for (const auto& map : {both->model, both->computed}) {
+            map->setCache(cache);
+            map->restore(context.control());
+          }
           const std::shared_ptr<const Plan> plan(result, &result->plan);
           both->overlay = std::make_shared<const PlanOverlay>(plan, *both->computed);
           both->modelQueries = layoutAxis(head.layout, both->model->rows(),

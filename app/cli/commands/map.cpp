@@ -107,7 +107,10 @@ class MapCommand : public Command {
     const auto [cellRows, cellCols] = parseCells(m_cells, rows.last - rows.first, cols.last - cols.first);
     const TileRect rect{rows.first, rows.last, cols.first, cols.last, cellRows, cellCols};
     const Reduce reduce = m_reduce == "mean" ? Reduce::Mean : Reduce::Max;
-    const std::vector<float> cells = mapRegion(head, rect, reduce, qOrder, kOrder, context.backend(), control);
+    const std::shared_ptr<MapCache> cache = context.mapCache();
+    bool cachedLse = false;
+    const std::vector<float> cells =
+        mapRegion(head, rect, reduce, qOrder, kOrder, context.backend(), control, cache.get(), &cachedLse);
     if (cellRows > rows.last - rows.first || cellCols > cols.last - cols.first) {
       context.warn(fmt::format("{}x{} cells are more than the region's {}x{} tokens; cells without a token are NaN",
                                cellRows, cellCols, rows.last - rows.first, cols.last - cols.first));
@@ -127,6 +130,7 @@ class MapCommand : public Command {
       info.traceUuid = trace->info().uuid;
       info.tracePath = m_trace;
       info.program = context.program;
+      info.cachedLse = cachedLse;
       writeMapHdf5(out, cells, info);
     } else {
       writePng(context, out, cells, rect, range, heads.front(), order);
@@ -145,6 +149,7 @@ class MapCommand : public Command {
       json["reduce"] = m_reduce;
       json["order"] = order;
       json["backend"] = context.backend().info().id;
+      json["row_lse"] = cachedLse ? "disk cache" : "computed";
       printJson(json.dump(2));
     }
     return kOk;

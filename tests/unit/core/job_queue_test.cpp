@@ -2,6 +2,7 @@
 #include "sparsight/core/job.h"
 
 #include <fmt/format.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -602,6 +603,45 @@ TEST(JobQueueEta, StartsAfreshWhenProgressDoes) {
   EXPECT_EQ(eta.secondsLeft(10), -1);
   eta.update(0.5, 11);
   EXPECT_NEAR(eta.secondsLeft(11), 1, 1e-9);
+}
+
+TEST(JobQueue, BackgroundWorkRunsOnlyWhileNothingElseIsThere) {
+  PumpDispatcher pump;
+  JobQueue queue(pump.dispatcher(), cpuOptions());
+  Log log;
+  const auto value = [](int v) { return [v](JobContext&) { return v; }; };
+  JobSpec ahead = specOf("ahead", Lane::Compute);
+  ahead.background = true;
+  // Alone, it runs.
+  const JobHandle first = queue.submit<int>(ahead, value(1), log.entry("first"));
+  ASSERT_TRUE(pump.pumpUntil([&] { return !log.lines.empty(); }));
+  EXPECT_EQ(log.lines, std::vector<std::string>{"first=1"});
+  log.lines.clear();
+  // A job of any lane stops it.
+  auto gate = std::make_shared<Gate>();
+  const auto wait = [gate](JobContext& context) {
+    gate->pass(context);
+    return 2;
+  };
+  const JobHandle running = queue.submit<int>(ahead, wait, log.entry("running"));
+  while (gate->entered() < 1) std::this_thread::sleep_for(1ms);
+  const JobHandle queued = queue.submit<int>(ahead, value(3), log.entry("queued"));
+  const JobHandle tile = queue.submit<int>(specOf("tile", Lane::Tiles), wait, log.entry("tile"));
+  ASSERT_TRUE(pump.pumpUntil([&] { return log.lines.size() == 2; }));
+  EXPECT_THAT(log.lines, testing::UnorderedElementsAre("running=cancelled", "queued=cancelled"));
+  log.lines.clear();
+  // While something else is under way it is not taken at all.
+  const JobHandle late = queue.submit<int>(ahead, value(4), log.entry("late"));
+  ASSERT_TRUE(pump.pumpUntil([&] { return log.lines.size() == 1; }));
+  EXPECT_EQ(log.lines.front(), "late=cancelled");
+  gate->open();
+  ASSERT_TRUE(pump.pumpUntil([&] { return log.lines.size() == 2; }));
+  EXPECT_EQ(log.lines.back(), "tile=2");
+  // Background work does not stop background work.
+  const JobHandle one = queue.submit<int>(ahead, value(5), log.entry("one"));
+  const JobHandle two = queue.submit<int>(ahead, value(6), log.entry("two"));
+  ASSERT_TRUE(pump.pumpUntil([&] { return log.lines.size() == 4; }));
+  EXPECT_THAT(log.lines, testing::IsSupersetOf({"one=5", "two=6"}));
 }
 
 }  // namespace

@@ -94,6 +94,7 @@ class AttentionMap {
   bool restore(const Control& control);
   /// Writes what build() found to the cache, once; cheap to call again. Not on a GUI thread.
   void remember();
+  [[nodiscard]] bool unsaved() const noexcept;                   ///< remember() would write something
   [[nodiscard]] bool fromCache() const noexcept;                 ///< exact() is thanks to restore()
   [[nodiscard]] bool exact() const noexcept;                     ///< build() has run: LSE and coarse levels are final
   [[nodiscard]] std::span<const float> rowLse() const noexcept;  ///< computed order; empty before build()
@@ -109,8 +110,10 @@ class AttentionMap {
   [[nodiscard]] std::optional<PairReadout> readoutIfKnown(Index rowPosition, Index colPosition) const;
   /// Memory that this object holds or keeps alive: head, reordered copies, prepared heads, levels, LSE.
   [[nodiscard]] Index bytes() const noexcept;
-  /// Drops what can be made again quickly (prepared heads, reordered copies); levels and LSE stay.
-  void trim();
+  /// Drops what can be made again quickly (prepared heads, reordered copies); levels and LSE stay. Giving tens of
+  /// megabytes back takes milliseconds: they go with the returned object (nullptr: there was nothing), which a GUI
+  /// hands to a job.
+  std::shared_ptr<const void> trim();
 
  private:
   struct Impl;
@@ -134,6 +137,7 @@ struct MapFileInfo {
   Reduce reduce = Reduce::Max;
   std::string order = "model";  ///< "model" or the plan file's name
   std::string traceUuid, tracePath, program;
+  bool cachedLse = false;  ///< the rows' LSE came from the disk cache
 };
 /// NumPy format 1.0, float32 little-endian [H, W]. Written atomically.
 void writeMapNpy(const std::filesystem::path& out, std::span<const float> cells, Index cellRows, Index cellCols);

@@ -31,6 +31,9 @@ struct JobSpec {
   std::string supersedeTag;  ///< a newer job with the same tag drops queued ones and stops the running one
   int priority = 0;          ///< higher first; equal: first come
   bool userVisible = false;  ///< listed in the jobs view
+  /// Work ahead of need: runs only while no other job is queued or running in any lane. A job that is not background
+  /// cancels it at once; whoever wants it asks again later.
+  bool background = false;
 };
 
 /// Runs a closure on the owner's thread: queued invoke in the GUI, inline in the CLI, a manual pump in tests.

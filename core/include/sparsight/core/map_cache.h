@@ -46,7 +46,8 @@ class MapCache {
   /// Bytes of the files as of the last look at the folder (the constructor does not look); -1: none yet.
   [[nodiscard]] Index bytes() const noexcept { return m_bytes.load(); }
   [[nodiscard]] Index limit() const noexcept { return m_limit.load(); }
-  /// Takes effect at once: smaller limits drop files. Reads the folder.
+  /// Takes effect at once: smaller limits drop files. Reads the folder, and leaves the limit there for openUserMapCache
+  /// of other programs.
   void setLimit(Index limitBytes);
   /// Removes every file of the cache; returns how many bytes that were.
   Index clear();
@@ -62,5 +63,8 @@ class MapCache {
 
 /// Where the window and the command line keep theirs: the folder "maps" of userCacheDir().
 [[nodiscard]] std::filesystem::path userMapCacheDir();
+inline constexpr Index kDefaultMapCacheBytes = Index{512} << 20;
+/// That cache, with the limit that was set last (by the window's settings), else the default.
+[[nodiscard]] std::shared_ptr<MapCache> openUserMapCache();
 
 }  // namespace sparsight
