@@ -5,7 +5,6 @@
 #include <QElapsedTimer>
 #include <QEvent>
 #include <QMetaEnum>
-#include <QWidget>
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -67,12 +66,14 @@ class FrameRecorder : public QApplication {
     QElapsedTimer clock;
     clock.start();
     ++m_depth;
+    if (type == QEvent::UpdateRequest) ++m_updates;
     const double outer = std::exchange(m_painting, 0.0);
     const bool result = QApplication::notify(receiver, event);
     --m_depth;
     const double all = static_cast<double>(clock.nsecsElapsed()) / 1e6;
     const double painting = paints ? all : m_painting;
-    if (type == QEvent::UpdateRequest && receiver->isWidgetType() && static_cast<QWidget*>(receiver)->isWindow()) {
+    // To the native window, which hands it on to the widget, or to the widget itself: either way one frame.
+    if (type == QEvent::UpdateRequest && --m_updates == 0) {
       m_now.frames.add(all);
       ++m_frames;
     }
@@ -100,7 +101,7 @@ class FrameRecorder : public QApplication {
              QLatin1String(receiver->metaObject()->className()), receiver->objectName());
   }
   Recording m_now;
-  int m_depth = 0;
+  int m_depth = 0, m_updates = 0;
   long m_frames = 0;
   double m_painting = 0;
 };

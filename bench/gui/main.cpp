@@ -419,6 +419,7 @@ int main(int argc, char** argv) {
   parser.process(app);
   if (parser.isSet(start)) return paintStartPage();
   Theme::apply(true);
+  QApplication::setQuitOnLastWindowClosed(false);
   const QString part = parser.value(only);
   if (part.isEmpty() || part == QStringLiteral("start")) coldStart(argv[0]);
   recorder().take();
