@@ -98,8 +98,9 @@ TileScheduler::Step TileScheduler::plan(const TileGrid& grid, const TileView& vi
     // What was ahead of need and is needed now is asked for again, at its new place in the queue.
     const bool urgent = still != wanted.end() && still->second == TileRole::Visible && it->second != TileRole::Visible;
     // Work ahead of need gives way to what is visible.
-    const bool inTheWay = !complete && it->second != TileRole::Visible;
+    const bool inTheWay = !complete && still != wanted.end() && still->second != TileRole::Visible;
     if (still != wanted.end() && !urgent && !inTheWay) {
+      it->second = still->second;
       ++it;
       continue;
     }

@@ -124,8 +124,7 @@ int runWindow(int argc, char** argv) {
   TraceOptions trace;
   trace.cacheBytes = static_cast<Index>(settings.traceCacheMiB) << 20;
   session.setTraceOptions(trace);
-  session.setMapCache(
-      std::make_shared<MapCache>(userMapCacheDir(), static_cast<Index>(settings.diskMapsMiB) << 20));
+  session.setMapCache(std::make_shared<MapCache>(userMapCacheDir(), static_cast<Index>(settings.diskMapsMiB) << 20));
   session.setMapCacheLimit(static_cast<Index>(settings.diskMapsMiB) << 20);
   MainWindow window(session, settings);
   const QString sessionFile = parser.isSet(QStringLiteral("session")) ? parser.value(QStringLiteral("session"))

@@ -4,10 +4,12 @@
 #include <QComboBox>
 #include <QImage>
 #include <QSignalSpy>
+#include <QTemporaryDir>
 #include <QTest>
 
 #include <filesystem>
 
+#include "sparsight/core/map_cache.h"
 #include "sparsight/core/run.h"
 #include "sparsight/core/synth.h"
 #include "ui/canvas/tile_canvas.h"
@@ -212,6 +214,50 @@ class TestMapView : public QObject {
     QVERIFY(QTest::qWaitFor([this] { return m_session->trace() != nullptr; }, 30000));
     m_view.reset();
     m_session.reset();
+  }
+
+  void aHeadComesBackFromDiskAndItsNeighboursAreMadeReady() {
+    const QTemporaryDir folder;
+    const auto cache =
+        std::make_shared<MapCache>(folder.filePath(QStringLiteral("maps")).toStdString(), Index{1} << 26);
+    for (const bool again : {false, true}) {
+      m_view.reset();
+      JobQueueOptions options;
+      options.backendId = "cpu";
+      options.threads = 1;
+      m_session = std::make_unique<Session>(std::move(options));
+      m_session->setMapCache(cache);
+      m_view.reset(viewById(u"map")->create(*m_session, nullptr));
+      connect(m_session.get(), &Session::changed, m_view.get(),
+              [this](ChangeFlags what) { m_view->sessionChanged(what); });
+      m_view->resize(1000, 700);
+      m_view->show();
+      m_session->openFile(QString::fromStdString(m_trace.string()));
+      QVERIFY(QTest::qWaitFor([this] { return canvas().map() != nullptr; }, 60000));
+      waitSettled();
+      QCOMPARE(canvas().map()->fromCache(), again);
+      const QString status = m_view->statusParts().join(QLatin1Char(';'));
+      QCOMPARE(status.contains(QStringLiteral("from disk")), again);
+      QVERIFY2(status.contains(QStringLiteral("heads ")), qPrintable(status));
+      // The neighbours come without being looked at: then they show at once, from memory.
+      QVERIFY(QTest::qWaitFor(
+          [&] { return cache->bytes() > 0 && m_view->statusParts().join(QLatin1Char(';')) != status; }, 60000));
+      QVERIFY(QTest::qWaitFor([this] { return m_session->jobs().idle(); }, 60000));
+      QTest::qWait(1500);
+      QVERIFY(QTest::qWaitFor([this] { return m_session->jobs().idle(); }, 60000));
+      const auto before = canvas().map();
+      m_session->moveSelection(0, 0, 1);
+      QTest::qWait(0);
+      QVERIFY(QTest::qWaitFor([&] { return canvas().map() != before && canvas().map() != nullptr; }, 60000));
+      QVERIFY2(canvas().map()->exact(), "made ready before it was looked at");
+      waitSettled();
+    }
+    // What was kept can vanish at any time.
+    std::filesystem::remove_all(cache->folder());
+    m_session->moveSelection(0, 1, 0);
+    QTest::qWait(0);
+    waitSettled();
+    QVERIFY(canvas().map() != nullptr && canvas().map()->exact());
   }
 };
 

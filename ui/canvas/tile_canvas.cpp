@@ -206,9 +206,8 @@ void TileCanvas::takeFromSource() {
 
 void TileCanvas::setTileLimit(Index bytes) {
   m_tileLimit = std::max(bytes, Index{32} << 20);
-  // A tile's values and codes are half as much again as its coloured picture.
-  m_cacheLimit = m_tileLimit / 5 * 3;
-  m_surface->setCacheLimit(m_tileLimit - m_cacheLimit);
+  // A tile is counted with its coloured picture, whether it was painted yet or not: four of ten bytes.
+  m_surface->setCacheLimit(m_tileLimit / 5 * 2);
 }
 
 void TileCanvas::updateLut() {
@@ -410,7 +409,7 @@ void TileCanvas::requestTile(const TileKey& key, int priority) {
         if (const auto* tile = std::get_if<Result>(&outcome)) {
           CacheEntry entry;
           entry.tile = *tile;
-          entry.bytes = (*tile)->bytes();
+          entry.bytes = (*tile)->bytes() + static_cast<Index>((*tile)->codes.size() * sizeof(QRgb));
           self->store({serial, key, false}, std::move(entry));
           if (self->m_map != map) return;
           if (self->m_readout.row >= 0 && !self->m_readout.exact) {
@@ -475,7 +474,7 @@ void TileCanvas::store(const CacheKey& key, CacheEntry entry) {
   entry.use = m_uses.begin();
   m_cacheBytes += entry.bytes;
   m_cache.emplace(key, std::move(entry));
-  while (m_cacheBytes > m_cacheLimit && m_uses.size() > 1) {
+  while (m_cacheBytes > m_tileLimit && m_uses.size() > 1) {
     const auto oldest = m_cache.find(m_uses.back());
     m_cacheBytes -= oldest->second.bytes;
     m_cache.erase(oldest);

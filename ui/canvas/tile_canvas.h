@@ -80,7 +80,7 @@ class TileCanvas : public QWidget, private SceneSource {
   void setTileSource(TileCanvas* source);
   /// Memory for tiles: values, codes and kept shares, and their coloured pictures or textures.
   void setTileLimit(Index bytes);
-  [[nodiscard]] Index tileBytes() const { return m_cacheBytes + m_surface->cacheBytes(); }
+  [[nodiscard]] Index tileBytes() const noexcept { return m_cacheBytes; }
   [[nodiscard]] Index tileLimit() const noexcept { return m_tileLimit; }
   [[nodiscard]] QString rendererDescription() const { return m_surface->description(); }
 
@@ -243,7 +243,7 @@ class TileCanvas : public QWidget, private SceneSource {
 
   std::map<CacheKey, CacheEntry> m_cache;
   std::list<CacheKey> m_uses;
-  Index m_cacheBytes = 0, m_cacheLimit = 0, m_tileLimit = 0;
+  Index m_cacheBytes = 0, m_tileLimit = 0;
   TileScheduler m_scheduler;
   TileView m_wanted;  // of the last scene
   QTimer m_wakeTimer;

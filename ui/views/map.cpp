@@ -266,7 +266,9 @@ class MapView : public View {
       const double mib = static_cast<double>(used) / (1 << 20);
       return tr("%1 %2 / %3 MiB").arg(what, QString::number(mib, 'f', mib < 10 ? 1 : 0)).arg(limitMiB);
     };
-    QStringList parts{of(tr("tiles"), m_canvas->tileBytes(), m_tileMiB), of(tr("heads"), m_mapBytes, m_headMiB)};
+    Index heads = 0;
+    for (const LoadedMap& loaded : m_maps) heads += loaded.map->bytes();
+    QStringList parts{of(tr("tiles"), m_canvas->tileBytes(), m_tileMiB), of(tr("heads"), heads, m_headMiB)};
     if (const auto& cache = session().mapCache(); cache && cache->limit() > 0 && cache->bytes() >= 0)
       parts << of(tr("disk"), cache->bytes(), static_cast<int>(cache->limit() >> 20));
     parts << m_canvas->precisionText() + (m_canvas->map()->fromCache() ? tr(", from disk") : QString())
