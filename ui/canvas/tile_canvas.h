@@ -3,8 +3,11 @@
 
 #include <QColor>
 #include <QElapsedTimer>
+#include <QFont>
+#include <QHash>
 #include <QPointF>
 #include <QPointer>
+#include <QStaticText>
 #include <QTimer>
 #include <QWidget>
 #include <atomic>
@@ -271,6 +274,10 @@ class TileCanvas : public QWidget, private SceneSource {
   MapViewport m_dragStart;
   CanvasReadout m_readout;
   Index m_pickedRow = -1, m_pickedCol = -1;
+  QFont m_numberFont;
+  QHash<QString, QStaticText> m_numbers;  // laid out in that font
+  std::vector<std::uint8_t> m_ink;        // by value code: 1 dark, 2 light, 0 not looked at yet
+  std::uint64_t m_inkVersion = 0;         // of the colour table
   QImage m_minimapImage;
   std::tuple<const void*, std::uint64_t, Reduce, QSize> m_minimapKey;
 };

@@ -12,6 +12,7 @@
 namespace sparsight {
 namespace {
 
+constexpr qsizetype kNumbersKept = 8192;
 constexpr int kGridCell = 8, kNumberCell = 28, kBandLine = 24;
 
 double lineAt(double position, double origin, double scale) { return (position - origin) * scale; }
@@ -314,20 +315,50 @@ void TileCanvas::paintNumbers(QPainter& painter) {
     return wide ? QStringLiteral("%1e%2").arg(mantissa, 0, 'f', 1).arg(exponent) : QStringLiteral("e%1").arg(exponent);
   };
   painter.setRenderHint(QPainter::TextAntialiasing);
+  // A thousand numbers a frame, of which most were in the last one too: laying text out costs more than painting it.
+  if (m_numberFont != font || m_numbers.size() > kNumbersKept) m_numbers.clear();
+  m_numberFont = font;
+  if (m_inkVersion != m_lut->version()) {
+    m_inkVersion = m_lut->version();
+    m_ink.assign(static_cast<std::size_t>(kValueCodes), 0);
+  }
+  const QColor inks[] = {QColor(0, 0, 0, 210), QColor(255, 255, 255, 220)};
+  int pen = -1;
+  TileKey at{-1, 0, 0, m_reduce};
+  std::shared_ptr<const MapTile> tile;
   for (Index r = static_cast<Index>(m_view.row0);
        static_cast<double>(r) < m_view.row0 + m_view.rows && r < m_map->rows(); ++r) {
     for (Index c = static_cast<Index>(m_view.col0);
          static_cast<double>(c) < m_view.col0 + m_view.cols && c < m_map->cols(); ++c) {
-      const auto tile = findTile({0, c / kTileCells, r / kTileCells, m_reduce});
+      if (const TileKey key{0, c / kTileCells, r / kTileCells, m_reduce}; key != at) {
+        at = key;
+        tile = findTile(key);
+      }
       if (!tile) continue;
-      const float value = tile->values[static_cast<std::size_t>((r % kTileCells) * tile->cellCols + c % kTileCells)];
+      const auto cell = static_cast<std::size_t>((r % kTileCells) * tile->cellCols + c % kTileCells);
+      const float value = tile->values[cell];
       if (std::isnan(value)) continue;
-      const QColor back = m_lut->colorOf(static_cast<double>(value));
-      const double light = lightness({static_cast<std::uint8_t>(back.red()), static_cast<std::uint8_t>(back.green()),
-                                      static_cast<std::uint8_t>(back.blue())});
-      painter.setPen(light > 55 ? QColor(0, 0, 0, 210) : QColor(255, 255, 255, 220));
-      painter.drawText(cellRect(r, c).translated(-m_plot.topLeft()), Qt::AlignCenter,
-                       shortNumber(static_cast<double>(value)));
+      std::uint8_t& ink = m_ink[tile->codes[cell]];
+      if (ink == 0) {
+        const QRgb back = m_lut->colors()[tile->codes[cell]];
+        ink = lightness({static_cast<std::uint8_t>(qRed(back)), static_cast<std::uint8_t>(qGreen(back)),
+                         static_cast<std::uint8_t>(qBlue(back))}) > 55
+                  ? 1
+                  : 2;
+      }
+      if (pen != ink) painter.setPen(inks[(pen = ink) - 1]);
+      // Values that print alike share their text.
+      const QString digits = shortNumber(static_cast<double>(value));
+      auto text = m_numbers.find(digits);
+      if (text == m_numbers.end()) {
+        text = m_numbers.insert(digits, QStaticText(digits));
+        text->setTextFormat(Qt::PlainText);
+        text->prepare(QTransform(), font);
+      }
+      const QPointF middle = cellRect(r, c).center() - QPointF(m_plot.topLeft());
+      const QSizeF size = text->size();
+      painter.drawStaticText(
+          QPointF(std::round(middle.x() - size.width() / 2), std::round(middle.y() - size.height() / 2)), *text);
     }
   }
 }
