@@ -49,6 +49,28 @@ struct CanvasReadout {
   std::optional<bool> kept;
 };
 
+/// Short texts laid out once in one font: frames repeat most of the last one's, and laying out costs more than
+/// painting.
+class LaidOut {
+ public:
+  const QStaticText& of(const QString& text, const QFont& font) {
+    constexpr qsizetype kKept = 8192;
+    if (m_font != font || m_texts.size() > kKept) m_texts.clear();
+    m_font = font;
+    auto found = m_texts.find(text);
+    if (found == m_texts.end()) {
+      found = m_texts.insert(text, QStaticText(text));
+      found->setTextFormat(Qt::PlainText);
+      found->prepare(QTransform(), font);
+    }
+    return *found;
+  }
+
+ private:
+  QFont m_font;
+  QHash<QString, QStaticText> m_texts;
+};
+
 /// Pan and zoom over an AttentionMap of any size: tiles on demand, coarser ones in their place until they come, with
 /// axes, minimap, colour bar, row strips and readout. Row = query (down), column = key (right), origin top left. GUI
 /// thread only; all computing is done by jobs.
@@ -274,10 +296,9 @@ class TileCanvas : public QWidget, private SceneSource {
   MapViewport m_dragStart;
   CanvasReadout m_readout;
   Index m_pickedRow = -1, m_pickedCol = -1;
-  QFont m_numberFont;
-  QHash<QString, QStaticText> m_numbers;  // laid out in that font
-  std::vector<std::uint8_t> m_ink;        // by value code: 1 dark, 2 light, 0 not looked at yet
-  std::uint64_t m_inkVersion = 0;         // of the colour table
+  LaidOut m_numbers, m_labels;
+  std::vector<std::uint8_t> m_ink;  // by value code: 1 dark, 2 light, 0 not looked at yet
+  std::uint64_t m_inkVersion = 0;   // of the colour table
   QImage m_minimapImage;
   std::tuple<const void*, std::uint64_t, Reduce, QSize> m_minimapKey;
 };

@@ -12,7 +12,6 @@
 namespace sparsight {
 namespace {
 
-constexpr qsizetype kNumbersKept = 8192;
 constexpr int kGridCell = 8, kNumberCell = 28, kBandLine = 24;
 
 double lineAt(double position, double origin, double scale) { return (position - origin) * scale; }
@@ -82,16 +81,13 @@ void TileCanvas::paintAxes(QPainter& painter) {
   const auto axis = [&](const AxisSpec& spec, double first, double count, bool horizontal) {
     const double length = horizontal ? m_plot.width() : m_plot.height();
     const double scale = length / count;
-    const auto draw = [&](double centre, const QString& text, const QColor& color) {
+    const auto draw = [&](double centre, const QString& label, const QColor& color) {
+      const QStaticText& text = m_labels.of(label, painter.font());
+      const double w = text.size().width();
       painter.setPen(color);
-      if (horizontal) {
-        const double w = metrics.horizontalAdvance(text) + 2;
-        painter.drawText(QRectF(m_plot.left() + centre - w / 2, m_plot.top() - lineHeight - 4, w, lineHeight),
-                         Qt::AlignCenter, text);
-      } else {
-        painter.drawText(QRectF(0, m_plot.top() + centre - lineHeight / 2, m_plot.left() - Theme::kPad, lineHeight),
-                         Qt::AlignRight | Qt::AlignVCenter, text);
-      }
+      const QPointF at = horizontal ? QPointF(m_plot.left() + centre - w / 2, m_plot.top() - lineHeight - 4)
+                                    : QPointF(m_plot.left() - Theme::kPad - w, m_plot.top() + centre - lineHeight / 2);
+      painter.drawStaticText(QPointF(std::round(at.x()), std::round(at.y())), text);
     };
     const auto extent = [&](const QString& text) { return horizontal ? metrics.horizontalAdvance(text) : lineHeight; };
     if (spec.bands.empty()) {
@@ -315,9 +311,6 @@ void TileCanvas::paintNumbers(QPainter& painter) {
     return wide ? QStringLiteral("%1e%2").arg(mantissa, 0, 'f', 1).arg(exponent) : QStringLiteral("e%1").arg(exponent);
   };
   painter.setRenderHint(QPainter::TextAntialiasing);
-  // A thousand numbers a frame, of which most were in the last one too: laying text out costs more than painting it.
-  if (m_numberFont != font || m_numbers.size() > kNumbersKept) m_numbers.clear();
-  m_numberFont = font;
   if (m_inkVersion != m_lut->version()) {
     m_inkVersion = m_lut->version();
     m_ink.assign(static_cast<std::size_t>(kValueCodes), 0);
@@ -348,17 +341,11 @@ void TileCanvas::paintNumbers(QPainter& painter) {
       }
       if (pen != ink) painter.setPen(inks[(pen = ink) - 1]);
       // Values that print alike share their text.
-      const QString digits = shortNumber(static_cast<double>(value));
-      auto text = m_numbers.find(digits);
-      if (text == m_numbers.end()) {
-        text = m_numbers.insert(digits, QStaticText(digits));
-        text->setTextFormat(Qt::PlainText);
-        text->prepare(QTransform(), font);
-      }
+      const QStaticText& text = m_numbers.of(shortNumber(static_cast<double>(value)), font);
       const QPointF middle = cellRect(r, c).center() - QPointF(m_plot.topLeft());
-      const QSizeF size = text->size();
+      const QSizeF size = text.size();
       painter.drawStaticText(
-          QPointF(std::round(middle.x() - size.width() / 2), std::round(middle.y() - size.height() / 2)), *text);
+          QPointF(std::round(middle.x() - size.width() / 2), std::round(middle.y() - size.height() / 2)), text);
     }
   }
 }
