@@ -8,7 +8,6 @@
 #include <QDir>
 #include <QDockWidget>
 #include <QDragEnterEvent>
-#include <QElapsedTimer>
 #include <QFileDialog>
 #include <QFileInfo>
 #include <QGridLayout>
@@ -55,8 +54,6 @@ namespace {
 
 constexpr int kLayoutVersion = 3;
 constexpr int kStatusIntervalMs = 300;
-constexpr int kPolishAfterMs = 150, kPolishEveryMs = 5;
-constexpr qint64 kPolishNs = 2'000'000;
 constexpr int kLeftWidth = 252, kRightWidth = 272;
 
 QString qs(const std::string& s) { return QString::fromStdString(s); }
@@ -166,33 +163,6 @@ MainWindow::MainWindow(Session& session, const Settings& settings, QWidget* pare
   updateTitle();
   updateStatus();
   focusMoved(nullptr);
-  m_polishTimer.setSingleShot(true);
-  connect(&m_polishTimer, &QTimer::timeout, this, &MainWindow::polishSome);
-  if (m_empty) m_polishTimer.start(kPolishAfterMs);
-}
-
-/// Styling hundreds of widgets takes tens of milliseconds when a trace shows them all at once: while the start page is
-/// looked at they are done few at a time.
-void MainWindow::polishSome() {
-  if (!m_empty) return m_unpolished.clear();
-  if (m_unpolished.isEmpty()) {
-    for (const auto& [id, each] : m_views) {
-      m_unpolished.append(QPointer<QWidget>(each));
-      for (QWidget* child : each->findChildren<QWidget*>()) m_unpolished.append(QPointer<QWidget>(child));
-    }
-    for (const auto& [dock, title] : m_titles)
-      for (QWidget* child : dock->findChildren<QWidget*>(QString(), Qt::FindDirectChildrenOnly))
-        m_unpolished.append(QPointer<QWidget>(child));
-  }
-  QElapsedTimer clock;
-  clock.start();
-  while (!m_unpolished.isEmpty() && clock.nsecsElapsed() < kPolishNs) {
-    const QPointer<QWidget> next = m_unpolished.takeFirst();
-    if (next.isNull()) continue;
-    next->ensurePolished();
-    static_cast<void>(next->sizeHint());
-  }
-  if (!m_unpolished.isEmpty()) m_polishTimer.start(kPolishEveryMs);
 }
 
 MainWindow::~MainWindow() {

@@ -2,9 +2,7 @@
 #pragma once
 
 #include <QJsonObject>
-#include <QList>
 #include <QMainWindow>
-#include <QPointer>
 #include <QStringList>
 #include <QTimer>
 #include <map>
@@ -94,7 +92,6 @@ class MainWindow : public QMainWindow {
   void arrange(const QString& preset);
   void storeLayout() const;
   void sessionChanged(ChangeFlags changes);
-  void polishSome();
   void updateEmptyState();
   void showLayoutTabs(bool on);
   void updateTitle();
@@ -138,8 +135,6 @@ class MainWindow : public QMainWindow {
   QLabel *m_backendLabel = nullptr, *m_partsLabel = nullptr, *m_unsavedLabel = nullptr, *m_hintLabel = nullptr;
   QString m_preset = QStringLiteral("diagnose"), m_sessionFile;
   View* m_lastView = nullptr;
-  QTimer m_polishTimer;
-  QList<QPointer<QWidget>> m_unpolished;
   QTimer m_statusTimer;
   bool m_empty = true, m_closing = false, m_quitWhenIdle = false, m_arranging = false, m_arranged = false;
   QJsonObject m_pendingSelection, m_pendingViews;
