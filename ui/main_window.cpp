@@ -778,7 +778,11 @@ void MainWindow::updateStatus() {
   }
   const int running = runningJobs();
   if (running > 0) parts << (running == 1 ? tr("1 job") : tr("%1 jobs").arg(running));
-  m_partsLabel->setText(parts.join(QStringLiteral("     ")));
+  if (const QString text = parts.join(QStringLiteral("     ")); text != m_partsLabel->text()) {
+    m_partsLabel->setText(text);
+    // Now: a longer text must not be cut until the next turn of the event loop, nor in a picture taken before it.
+    if (QLayout* row = statusBar()->layout()) row->activate();
+  }
   const QString unsaved = m_session.profile().isModified() ? m_session.profile().unsavedEdit() : QString();
   m_unsavedLabel->setText(unsaved.isEmpty() ? QString() : tr("unsaved: %1").arg(unsaved));
   if (auto it = m_docks.find(QStringLiteral("jobs")); it != m_docks.end()) {
