@@ -67,7 +67,7 @@ struct Machine {
   bool failsLate = false;
   std::size_t largestAllocation = ~std::size_t{0};  ///< a larger one fails: others took or split the memory
   int allocationsUntilFailure = -1;                 ///< that many succeed, then one fails; -1: never
-  bool lost = false;  ///< a sticky error happened: every call fails
+  bool lost = false;                                ///< a sticky error happened: every call fails
   std::size_t allocatedBytes = 0, peakBytes = 0;
   int launches = 0, failedAllocations = 0;
   std::map<void*, std::size_t> allocations;
