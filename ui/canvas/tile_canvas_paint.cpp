@@ -263,16 +263,17 @@ void TileCanvas::paintDecorations(QPainter& painter, const QSize&) {
 void TileCanvas::paintLines(QPainter& painter) {
   const double sx = m_plot.width() / m_view.cols, sy = m_plot.height() / m_view.rows;
   if (m_grid && std::min(sx, sy) >= kGridCell) {
-    painter.setPen(QPen(overMap(0.10), 0));
+    // Filled, not stroked: stroking ninety see-through lines took more than half of a frame.
+    const QColor line = overMap(0.10);
     for (Index c = static_cast<Index>(std::ceil(m_view.col0)); static_cast<double>(c) < m_view.col0 + m_view.cols;
          ++c) {
-      const double x = lineAt(static_cast<double>(c), m_view.col0, sx);
-      painter.drawLine(QPointF(x, 0), QPointF(x, m_plot.height()));
+      painter.fillRect(QRect(static_cast<int>(lineAt(static_cast<double>(c), m_view.col0, sx)), 0, 1, m_plot.height()),
+                       line);
     }
     for (Index r = static_cast<Index>(std::ceil(m_view.row0)); static_cast<double>(r) < m_view.row0 + m_view.rows;
          ++r) {
-      const double y = lineAt(static_cast<double>(r), m_view.row0, sy);
-      painter.drawLine(QPointF(0, y), QPointF(m_plot.width(), y));
+      painter.fillRect(QRect(0, static_cast<int>(lineAt(static_cast<double>(r), m_view.row0, sy)), m_plot.width(), 1),
+                       line);
     }
   }
   const auto bandLines = [&](const AxisSpec& spec, double first, double count, double scale, bool horizontal) {
