@@ -29,7 +29,7 @@ double objectiveOf(Backend& backend, const PreparedHead& head, std::span<const f
 }
 
 void kMeansLloyd(benchmark::State& state, Index tokens, Index dim, DType dtype, int threads, Index clusters,
-                 unsigned seed) {
+                 unsigned seed, bool bfloatCentroids) {
   const auto head = makeMixtureHead(tokens, dim, dtype);
   const std::vector<float> start = startCentroids(*head, clusters, seed);
   Executor executor(threads);
@@ -40,11 +40,14 @@ void kMeansLloyd(benchmark::State& state, Index tokens, Index dim, DType dtype, 
   KMeansOptions options;
   options.iterations = kIterations;
   options.returnMovedOnStop = true;
+  options.empty = EmptyPolicy::Relocate;  // as FAISS and scikit-learn do, each in its way
+  options.bfloatCentroids = bfloatCentroids;
   Clustering result;
   const double flops =
       2 * static_cast<double>(tokens) * static_cast<double>(clusters * dim) * static_cast<double>(kIterations);
-  measure(state, threads, flops,
-          [&] { result = kMeans(*prepared, geometry, Side::Key, start, options, *backend, {}); });
+  measure(
+      state, threads, flops, [&] { result = kMeans(*prepared, geometry, Side::Key, start, options, *backend, {}); },
+      bfloatCentroids ? scorePeak(dtype) : PeakKind::Fp32);
   state.counters["objective"] = objectiveOf(*backend, *prepared, result.centroids);
   state.counters["rounds"] = static_cast<double>(result.objective.size());
 }
@@ -101,9 +104,14 @@ const bool kRegistered = [] {
     for (const Index tokens : {8192, 32760, 118800}) {
       for (const Index clusters : {100, 500, 1000}) {
         for (unsigned seed = 0; seed < 10; ++seed) {
-          add(fmt::format("kmeans_lloyd/k{}/{}/d128/{}/seed:{}/threads:{}", clusters, shortName(dtype), tokens, seed,
-                          cores),
-              [=](benchmark::State& state) { kMeansLloyd(state, tokens, 128, dtype, cores, clusters, seed); });
+          for (const bool bfloats : {false, true}) {
+            if (bfloats && dtype != DType::BF16) continue;
+            add(fmt::format("kmeans_lloyd{}/k{}/{}/d128/{}/seed:{}/threads:{}", bfloats ? "_bf16" : "", clusters,
+                            shortName(dtype), tokens, seed, cores),
+                [=](benchmark::State& state) {
+                  kMeansLloyd(state, tokens, 128, dtype, cores, clusters, seed, bfloats);
+                });
+          }
         }
       }
       add(fmt::format("load_head/{}/d128/{}", shortName(dtype), tokens),
