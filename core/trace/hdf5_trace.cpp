@@ -6,7 +6,9 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
+#include <type_traits>
 
 #include "sparsight/core/trace.h"
 #include "trace/tensor_cache.h"
@@ -21,16 +23,19 @@ using trace::Tensor;
 using trace::TensorCache;
 
 // Reads go in slabs of about this size, so that a stop is seen within a few 10 ms even behind gzip, and other threads
-// get the library in between.
-constexpr Index kSlabBytes = Index{4} << 20;
+// get the library in between, and so small that what is read is still in the cache when its values are looked at.
+constexpr Index kSlabBytes = Index{2} << 20;
 
 void swapBytes(std::byte* data, std::size_t count, std::size_t item) {
   for (std::size_t i = 0; i < count; ++i) std::reverse(data + i * item, data + (i + 1) * item);
 }
 
-// Rows [0, rows) of slice `lead` (nullopt: a matrix without leading axis) in the file's own element type.
+using SeeSlab = std::function<void(std::span<const std::byte>)>;
+
+// Rows [0, rows) of slice `lead` (nullopt: a matrix without leading axis) in the file's own element type, in this
+// machine's byte order; `see` gets every slab of them.
 void readRows(const h5::Dataset& dataset, std::optional<Index> lead, Index rows, Index cols, std::byte* out,
-              const std::stop_token& stop) {
+              const std::stop_token& stop, const SeeSlab& see = {}) {
   const h5::DatasetInfo& info = dataset.info();
   const Index item = static_cast<Index>(info.type.size);
   const std::size_t rowAxis = lead ? 1 : 0;
@@ -52,66 +57,55 @@ void readRows(const h5::Dataset& dataset, std::optional<Index> lead, Index rows,
       start.push_back(0);
       count.push_back(cols);
     }
-    dataset.readRaw(start, count, {out + r * rowBytes, static_cast<std::size_t>(n * rowBytes)});
-  }
-  if (info.type.bigEndian && item > 1) {
-    swapBytes(out, static_cast<std::size_t>(rows * cols), static_cast<std::size_t>(item));
+    const std::span<std::byte> slab{out + r * rowBytes, static_cast<std::size_t>(n * rowBytes)};
+    dataset.readRaw(start, count, slab);
+    if (info.type.bigEndian && item > 1) {
+      swapBytes(slab.data(), static_cast<std::size_t>(n * cols), static_cast<std::size_t>(item));
+    }
+    if (see) see(slab);
   }
 }
 
 // Largest magnitude by its bits: the order of IEEE magnitudes is the order of their integers, and infinities and NaNs
-// are on top. One vectorisable pass.
+// are on top. One vectorisable pass; without the sign they are signed integers too, whose maximum every x86-64 has as
+// one instruction for 16 bits.
 template <class Bits>
 Bits largestMagnitude(const std::byte* data, std::size_t count, Bits mask) {
-  Bits largest = 0;
+  using Signed = std::make_signed_t<Bits>;
+  Signed largest = 0;
   for (std::size_t i = 0; i < count; ++i) {
-    Bits bits;
+    Signed bits;
     std::memcpy(&bits, data + i * sizeof(Bits), sizeof(Bits));
-    largest = std::max<Bits>(largest, static_cast<Bits>(bits & mask));
+    bits = static_cast<Signed>(bits & static_cast<Signed>(mask));
+    largest = largest < bits ? bits : largest;
   }
-  return largest;
+  return static_cast<Bits>(largest);
 }
 
-struct Magnitude {
+/// Bits of an infinity of this type, and of its largest magnitude among some numbers.
+std::uint32_t infinityBits(DType dtype) {
+  return dtype == DType::F16 ? 0x7C00U : dtype == DType::BF16 ? 0x7F80U : 0x7F800000U;
+}
+std::uint32_t largestMagnitude(std::span<const std::byte> numbers, DType dtype) {
+  if (dtype == DType::F32) return largestMagnitude<std::uint32_t>(numbers.data(), numbers.size() / 4, 0x7FFFFFFFU);
+  return largestMagnitude<std::uint16_t>(numbers.data(), numbers.size() / 2, 0x7FFFU);
+}
+float valueOf(std::uint32_t bits, DType dtype) {
+  const auto half = static_cast<std::uint16_t>(bits);
+  const bool wide = dtype == DType::F32;
+  const MatrixView one{wide ? reinterpret_cast<const std::byte*>(&bits) : reinterpret_cast<const std::byte*>(&half), 1,
+                       1, static_cast<Index>(itemSize(dtype)), dtype};
   float value = 0;
-  bool finite = true;
-  std::size_t firstBad = 0;
-};
-
-template <class Bits>
-Magnitude magnitudeOf(const Tensor& tensor, Bits mask, Bits infinity) {
-  const std::byte* data = tensor.view.data;
-  const auto count = static_cast<std::size_t>(tensor.view.rows * tensor.view.cols);
-  const Bits largest = largestMagnitude<Bits>(data, count, mask);
-  Magnitude result;
-  if (largest >= infinity) {
-    result.finite = false;
-    for (std::size_t i = 0; i < count; ++i) {
-      Bits bits;
-      std::memcpy(&bits, data + i * sizeof(Bits), sizeof(Bits));
-      if (static_cast<Bits>(bits & mask) >= infinity) {
-        result.firstBad = i;
-        break;
-      }
-    }
-    return result;
-  }
-  const MatrixView one{reinterpret_cast<const std::byte*>(&largest), 1, 1, static_cast<Index>(sizeof(Bits)),
-                       tensor.view.dtype};
-  rowToFloat(one, 0, {&result.value, 1});
-  return result;
+  rowToFloat(one, 0, {&value, 1});
+  return value;
 }
-
-Magnitude magnitudeOf(const Tensor& tensor) {
-  switch (tensor.view.dtype) {
-    case DType::F16:
-      return magnitudeOf<std::uint16_t>(tensor, 0x7FFF, 0x7C00);
-    case DType::BF16:
-      return magnitudeOf<std::uint16_t>(tensor, 0x7FFF, 0x7F80);
-    case DType::F32:
-      break;
-  }
-  return magnitudeOf<std::uint32_t>(tensor, 0x7FFFFFFF, 0x7F800000);
+/// Number of the first value that is NaN or infinite; the tensor has one.
+std::size_t firstBad(const Tensor& tensor) {
+  const auto item = static_cast<std::size_t>(itemSize(tensor.view.dtype));
+  std::size_t n = 0;
+  while (largestMagnitude({tensor.view.data + n * item, item}, tensor.view.dtype) < infinityBits(tensor.view.dtype))
+    ++n;
+  return n;
 }
 
 class Hdf5Trace final : public Trace {
@@ -280,36 +274,40 @@ class Hdf5Trace final : public Trace {
     auto result = std::make_shared<Tensor>();
     result->buffer = Buffer(static_cast<std::size_t>(rows * rowBytes));
     result->view = {result->buffer.data(), rows, cols, rowBytes, call.dtype};
-    readRows(dataset, head, rows, cols, result->buffer.data(), stop);
+    std::uint32_t largest = 0;
+    readRows(dataset, head, rows, cols, result->buffer.data(), stop,
+             [&](std::span<const std::byte> slab) { largest = std::max(largest, largestMagnitude(slab, call.dtype)); });
     if (name == 'q' ? queriesPermuted(call) : keysPermuted(call)) {
       permuteRows(result->buffer.data(), rows, static_cast<std::size_t>(rowBytes));
     }
-    checkValues(dataset, call, name, head, *result);
+    checkValues(dataset, call, name, head, largest, *result);
     m_cache.insert(key, result, rows * rowBytes);
     return result;
   }
 
-  // The sample check of a first read. All rows: it costs less than the read.
-  static void checkValues(const h5::Dataset& dataset, const CallInfo& call, char name, Index head, Tensor& tensor) {
-    const Magnitude m = magnitudeOf(tensor);
-    if (!m.finite) {
+  // The sample check of a first read. All rows: it costs less than the read. `largest` are magnitude bits.
+  static void checkValues(const h5::Dataset& dataset, const CallInfo& call, char name, Index head,
+                          std::uint32_t largest, Tensor& tensor) {
+    if (largest >= infinityBits(call.dtype)) {
+      const std::size_t bad = firstBad(tensor);
       const auto cols = static_cast<std::size_t>(tensor.view.cols);
       dataset.failFormat(
           fmt::format("value at [{}, {}, {}] is NaN or infinite; capture again (float16 overflows above 65504: use "
                       "bfloat16)",
-                      head, m.firstBad / cols, m.firstBad % cols));
+                      head, bad / cols, bad % cols));
     }
-    tensor.absmax = m.value;
-    if (name != 'q' && m.value == 0.0F) {
+    const float value = valueOf(largest, call.dtype);
+    tensor.absmax = value;
+    if (name != 'q' && value == 0.0F) {
       tensor.warnings.push_back(
           fmt::format("{}: head {} is all zero; if it was never written, capture it again", dataset.where(), head));
     }
     const std::size_t slot = name == 'q' ? 0 : name == 'k' ? 1 : 2;
     // absmax may have been taken before rounding to the stored type.
-    if (slot < call.absmax.size() && call.absmax[slot] > 0 && m.value > call.absmax[slot] * 1.01F) {
+    if (slot < call.absmax.size() && call.absmax[slot] > 0 && value > call.absmax[slot] * 1.01F) {
       tensor.warnings.push_back(
           fmt::format("{}: head {} reaches {:.4g}, attribute 'absmax' says {:.4g}; the data may be damaged",
-                      dataset.where(), head, m.value, call.absmax[slot]));
+                      dataset.where(), head, value, call.absmax[slot]));
     }
   }
 
