@@ -295,6 +295,7 @@ int play(const QString& trace, const QString& folder, bool quick) {
   session.setMapCache(openUserMapCache());
   MainWindow window(session, Settings());
   window.resize(kWindow);
+  window.setLayoutPreset(QStringLiteral("diagnose"));  // whatever the parts before left
   window.show();
   waitUntil([] { return recorder().frames() > 0; }, 5000);
   rest(500);

@@ -174,11 +174,11 @@ class Svg2Method final : public ClusterMethod {
               "distance", "euclid", {"euclid", "cosine", "dot"},
               "What nearest means. euclid is what every model path calls; cosine and dot are extras for comparison.",
               "kmeans_utils.py"),
-          ParamSpec::choice(
-              "centroid_type", "fp32", {"fp32", "bf16"},
-              "Type the centroids are kept in. bf16 rounds them before every round, as the reference casts them back to "
-              "the tensors' type; on bfloat16 tensors that is also faster.",
-              "kmeans_utils.py"),
+          ParamSpec::choice("centroid_type", "fp32", {"fp32", "bf16"},
+                            "Type the centroids are kept in. bf16 rounds them before every round, as the reference "
+                            "casts them back to "
+                            "the tensors' type; on bfloat16 tensors that is also faster.",
+                            "kmeans_utils.py"),
           ParamSpec::choice(
               "init", "random", {"random", "kmeans++"},
               "Seeds: random tokens with replacement (the reference), or k-means++ (an extra for comparison).",

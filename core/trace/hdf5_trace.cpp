@@ -117,37 +117,9 @@ class Hdf5Trace final : public Trace {
 
   [[nodiscard]] const TraceInfo& info() const noexcept override { return m_parsed.info; }
 
-  [[nodiscard]] HeadData load(const HeadId& id, std::stop_token stop) const override {
-    const auto [callIndex, position] = locate(id);
-    const CallInfo& call = m_parsed.info.calls[callIndex];
-    const Index kv = trace::kvIndexOf(call, m_parsed.info.model, position);
-    const auto shared = callData(callIndex, stop);
-    const auto q = tensor(callIndex, 'q', static_cast<Index>(position), call.nQ, call.headDim, stop);
-    const auto k = tensor(callIndex, 'k', kv, call.nK, call.headDim, stop);
-    const auto v = call.hasV ? tensor(callIndex, 'v', kv, call.nK, call.valueDim, stop) : nullptr;
-
-    struct Owner {
-      std::shared_ptr<const CallData> shared;
-      std::shared_ptr<const Tensor> q, k, v;
-    };
-    HeadData head;
-    head.id = id;
-    head.layout = call.layout;
-    head.qRows = shared->qRows;
-    head.family = m_parsed.info.model.family;
-    head.input.q = q->view;
-    head.input.k = k->view;
-    if (v) head.input.v = v->view;
-    head.input.scale = call.scale;
-    head.input.keyValid = shared->keyValid;
-    head.input.queryValid = shared->queryValid;
-    head.input.denseMask = shared->denseMask;
-    head.bytes = static_cast<Index>(q->buffer.size() + k->buffer.size() + (v ? v->buffer.size() : 0)) + shared->bytes();
-    for (const Tensor* t : {q.get(), k.get(), v.get()}) {
-      if (t != nullptr) head.warnings.insert(head.warnings.end(), t->warnings.begin(), t->warnings.end());
-    }
-    head.keepAlive = std::make_shared<const Owner>(Owner{shared, q, k, v});
-    return head;
+  [[nodiscard]] HeadData load(const HeadId& id, std::stop_token stop) const override { return read(id, true, stop); }
+  [[nodiscard]] HeadData loadScores(const HeadId& id, std::stop_token stop) const override {
+    return read(id, false, stop);
   }
 
   [[nodiscard]] std::optional<FramesRgb> frames() const override {
@@ -206,6 +178,39 @@ class Hdf5Trace final : public Trace {
   }
 
  private:
+  [[nodiscard]] HeadData read(const HeadId& id, bool withValues, const std::stop_token& stop) const {
+    const auto [callIndex, position] = locate(id);
+    const CallInfo& call = m_parsed.info.calls[callIndex];
+    const Index kv = trace::kvIndexOf(call, m_parsed.info.model, position);
+    const auto shared = callData(callIndex, stop);
+    const auto q = tensor(callIndex, 'q', static_cast<Index>(position), call.nQ, call.headDim, stop);
+    const auto k = tensor(callIndex, 'k', kv, call.nK, call.headDim, stop);
+    const auto v = withValues && call.hasV ? tensor(callIndex, 'v', kv, call.nK, call.valueDim, stop) : nullptr;
+
+    struct Owner {
+      std::shared_ptr<const CallData> shared;
+      std::shared_ptr<const Tensor> q, k, v;
+    };
+    HeadData head;
+    head.id = id;
+    head.layout = call.layout;
+    head.qRows = shared->qRows;
+    head.family = m_parsed.info.model.family;
+    head.input.q = q->view;
+    head.input.k = k->view;
+    if (v) head.input.v = v->view;
+    head.input.scale = call.scale;
+    head.input.keyValid = shared->keyValid;
+    head.input.queryValid = shared->queryValid;
+    head.input.denseMask = shared->denseMask;
+    head.bytes = static_cast<Index>(q->buffer.size() + k->buffer.size() + (v ? v->buffer.size() : 0)) + shared->bytes();
+    for (const Tensor* t : {q.get(), k.get(), v.get()}) {
+      if (t != nullptr) head.warnings.insert(head.warnings.end(), t->warnings.begin(), t->warnings.end());
+    }
+    head.keepAlive = std::make_shared<const Owner>(Owner{shared, q, k, v});
+    return head;
+  }
+
   [[nodiscard]] std::pair<std::size_t, std::size_t> locate(const HeadId& id) const {
     const TraceInfo& info = m_parsed.info;
     const CallInfo* call = info.find(id.call);

@@ -470,7 +470,7 @@ class CompareView : public View {
         [trace, id, cache = session().mapCache()](JobContext& context) {
           auto loaded = std::make_shared<LoadedHead>();
           loaded->id = id;
-          loaded->map = std::make_shared<AttentionMap>(trace->load(id, context.stop()));
+          loaded->map = std::make_shared<AttentionMap>(trace->loadScores(id, context.stop()));
           loaded->map->setCache(cache);
           loaded->map->restore(context.control());
           const TokenLayout& layout = loaded->map->head().layout;

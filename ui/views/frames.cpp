@@ -262,7 +262,7 @@ class FramesView : public View {
         spec,
         [trace, id, query, result](JobContext& context) {
           auto out = std::make_shared<QueryRow>();
-          const HeadData head = trace->load(id, context.stop());
+          const HeadData head = trace->loadScores(id, context.stop());
           out->id = id;
           out->layout = head.layout;
           Index row = query;

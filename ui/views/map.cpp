@@ -468,7 +468,7 @@ class MapView : public View {
           auto loaded = std::make_shared<LoadedMap>();
           loaded->id = id;
           loaded->order = order;
-          HeadData head = trace->load(id, context.stop());
+          HeadData head = trace->loadScores(id, context.stop());
           const TokenLayout layout = head.layout;
           const std::vector<Index> qRows = head.qRows;
           if (plan) {
@@ -591,7 +591,7 @@ class MapView : public View {
           auto loaded = std::make_shared<LoadedMap>();
           loaded->id = id;
           loaded->order = QStringLiteral("model");
-          loaded->map = std::make_shared<AttentionMap>(trace->load(id, context.stop()));
+          loaded->map = std::make_shared<AttentionMap>(trace->loadScores(id, context.stop()));
           loaded->queries = axisOf(*loaded->map, true, {}, true);
           loaded->keys = axisOf(*loaded->map, true, {}, false);
           loaded->map->setCache(cache);

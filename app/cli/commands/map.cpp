@@ -97,7 +97,7 @@ class MapCommand : public Command {
           fmt::format("map draws one head, but {} are selected; give --step, --layer and --head", heads.size()));
     }
     const Control control = context.control("map");
-    HeadData head = trace->load(heads.front(), control.stop);
+    HeadData head = trace->loadScores(heads.front(), control.stop);
     if (context.includePadding()) head.input.keyValid = head.input.queryValid = {};
 
     std::vector<Index> qOrder, kOrder;

@@ -143,6 +143,10 @@ class Trace {
   /// file, dataset and mend; Cancelled on stop. NaN or infinite values in the first read are an Error{Format}.
   /// A head that was not captured is an Error{InvalidArgument} that says what there is.
   [[nodiscard]] virtual HeadData load(const HeadId& id, std::stop_token stop = {}) const = 0;
+  /// The same without V where that saves reading it: all that maps and row statistics need.
+  [[nodiscard]] virtual HeadData loadScores(const HeadId& id, std::stop_token stop = {}) const {
+    return load(id, stop);
+  }
   [[nodiscard]] virtual std::optional<FramesRgb> frames() const = 0;
   [[nodiscard]] virtual std::optional<SyntheticTruth> truth() const = 0;
   /// Stored row LSE [Nq] of a head, if the trace has it.
