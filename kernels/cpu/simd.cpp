@@ -4,10 +4,25 @@
 #include <fmt/format.h>
 
 #include <cstdlib>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include "sparsight/kernels/error.h"
 
 namespace sparsight::cpu {
+namespace {
+
+#if defined(__x86_64__)
+/// Half precision conversions; not a name that Clang 14 knows for __builtin_cpu_supports. AVX's check covers the
+/// operating system.
+bool hasF16c() noexcept {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+#endif
+
+}  // namespace
 
 const SimdKernels* findSimdKernels(std::string_view name) noexcept {
 #if defined(__x86_64__)
@@ -16,8 +31,7 @@ const SimdKernels* findSimdKernels(std::string_view name) noexcept {
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
   if (name == "avx512bf16" && avx512 && __builtin_cpu_supports("avx512bf16")) return &avx512Bf16Kernels();
   if (name == "avx512" && avx512) return &avx512Kernels();
-  if (name == "avx2" && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-      __builtin_cpu_supports("f16c")) {
+  if (name == "avx2" && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && hasF16c()) {
     return &avx2Kernels();
   }
 #endif
