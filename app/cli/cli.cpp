@@ -111,6 +111,7 @@ Control Context::control(const std::string& what) const {
 
 TraceOptions Context::traceOptions() const {
   TraceOptions options;
+  options.readThreads = threads;
   if (memoryLimitMiB > 0) {
     options.memoryLimitBytes = memoryLimitMiB << 20;
     options.cacheBytes = std::min(options.cacheBytes, options.memoryLimitBytes / 2);

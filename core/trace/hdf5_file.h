@@ -181,7 +181,8 @@ class Dataset : public Object {
 
   /// Raw elements of a hyperslab [start, start + count) in the file's own type (byte order included); `out` must have
   /// exactly the slab's size. Refuses unavailable filters, external storage and virtual sources outside the file's
-  /// folder.
+  /// folder. Where readsDirectly(), several threads may read parts of one dataset at once without waiting for each
+  /// other or for the library.
   void readRaw(std::span<const Index> start, std::span<const Index> count, std::span<std::byte> out) const;
   void writeRaw(std::span<const Index> start, std::span<const Index> count, std::span<const std::byte> in);
   /// Whole dataset of integers or floats, converted by HDF5: for small tables, not for tensors. Refuses more than
@@ -193,6 +194,9 @@ class Dataset : public Object {
     return values;
   }
   [[nodiscard]] std::vector<std::string> readStringElements(Index maxElements = 65536) const;
+  /// Whether slabs that are one range of bytes in the file are read from it past the library: contiguous storage of a
+  /// file opened for reading.
+  [[nodiscard]] bool readsDirectly() const noexcept;
   /// Whether the chunk that holds this element was ever written. True for other layouts that have storage.
   [[nodiscard]] bool chunkAllocated(std::span<const Index> element) const;
   /// Throws Error{Unsupported} naming the first filter this HDF5 library cannot apply, and the way out.
@@ -203,6 +207,8 @@ class Dataset : public Object {
   using Object::Object;
   [[nodiscard]] Index checkedCount(Index maxElements, bool wantFloat, std::size_t elementBytes) const;
   void readConverted(Element memory, void* out, std::size_t count) const;
+  [[nodiscard]] bool readRange(std::span<const Index> start, std::span<const Index> count,
+                               std::span<std::byte> out) const;
   DatasetInfo m_info;
 };
 

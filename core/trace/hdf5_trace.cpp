@@ -3,14 +3,17 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <thread>
 #include <type_traits>
 
 #include "sparsight/core/trace.h"
+#include "sparsight/kernels/executor.h"
 #include "trace/tensor_cache.h"
 #include "trace/trace_schema.h"
 
@@ -23,8 +26,12 @@ using trace::Tensor;
 using trace::TensorCache;
 
 // Reads go in slabs of about this size, so that a stop is seen within a few 10 ms even behind gzip, and other threads
-// get the library in between, and so small that what is read is still in the cache when its values are looked at.
+// get the library in between.
 constexpr Index kSlabBytes = Index{2} << 20;
+// Read past the library: so small that what is read is still in a core's own cache when its values are looked at.
+constexpr Index kDirectSlabBytes = Index{256} << 10;
+// More threads than this do not make a disk or the page cache faster.
+constexpr int kMostReadThreads = 4;
 
 void swapBytes(std::byte* data, std::size_t count, std::size_t item) {
   for (std::size_t i = 0; i < count; ++i) std::reverse(data + i * item, data + (i + 1) * item);
@@ -33,18 +40,18 @@ void swapBytes(std::byte* data, std::size_t count, std::size_t item) {
 using SeeSlab = std::function<void(std::span<const std::byte>)>;
 
 // Rows [0, rows) of slice `lead` (nullopt: a matrix without leading axis) in the file's own element type, in this
-// machine's byte order; `see` gets every slab of them.
-void readRows(const h5::Dataset& dataset, std::optional<Index> lead, Index rows, Index cols, std::byte* out,
-              const std::stop_token& stop, const SeeSlab& see = {}) {
+// machine's byte order; `see` gets every slab of them, from several threads at once.
+void readRows(const Executor& executor, const h5::Dataset& dataset, std::optional<Index> lead, Index rows, Index cols,
+              std::byte* out, const std::stop_token& stop, const SeeSlab& see = {}) {
   const h5::DatasetInfo& info = dataset.info();
   const Index item = static_cast<Index>(info.type.size);
   const std::size_t rowAxis = lead ? 1 : 0;
   // Whole chunks per slab: a chunk is inflated once.
   const Index unit = info.layout == h5::Layout::Chunked ? info.chunk[rowAxis] : Index{1};
   const Index rowBytes = std::max<Index>(1, cols * item);
-  const Index slabRows = std::max(unit, kSlabBytes / rowBytes / unit * unit);
-  for (Index r = 0; r < rows; r += slabRows) {
-    if (stop.stop_requested()) throw Cancelled{};
+  const bool direct = dataset.readsDirectly();
+  const Index slabRows = std::max(unit, (direct ? kDirectSlabBytes : kSlabBytes) / rowBytes / unit * unit);
+  const auto readSlab = [&](Index r) {
     const Index n = std::min(slabRows, rows - r);
     std::vector<Index> start, count;
     if (lead) {
@@ -63,6 +70,30 @@ void readRows(const h5::Dataset& dataset, std::optional<Index> lead, Index rows,
       swapBytes(slab.data(), static_cast<std::size_t>(n * cols), static_cast<std::size_t>(item));
     }
     if (see) see(slab);
+  };
+  Control control;
+  control.stop = stop;
+  if (direct) {
+    executor.parallelFor((rows + slabRows - 1) / slabRows, 1, control, [&](Index first, Index last) {
+      for (Index slab = first; slab < last; ++slab) readSlab(slab * slabRows);
+    });
+    return;
+  }
+  for (Index r = 0; r < rows; r += slabRows) {
+    control.checkpoint();
+    readSlab(r);
+  }
+}
+
+int readThreadsOf(const TraceOptions& options) {
+  const int most = options.readThreads > 0 ? options.readThreads : kMostReadThreads;
+  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, most);
+}
+
+// The largest of the values that several threads report.
+void raise(std::atomic<std::uint32_t>& largest, std::uint32_t value) {
+  std::uint32_t seen = largest.load(std::memory_order_relaxed);
+  while (seen < value && !largest.compare_exchange_weak(seen, value, std::memory_order_relaxed)) {
   }
 }
 
@@ -113,6 +144,7 @@ class Hdf5Trace final : public Trace {
   Hdf5Trace(trace::ParsedTrace parsed, const TraceOptions& options)
       : m_parsed(std::move(parsed)),
         m_memoryLimit(trace::effectiveMemoryLimit(options.memoryLimitBytes)),
+        m_executor(readThreadsOf(options)),
         m_cache(options.cacheBytes) {}
 
   [[nodiscard]] const TraceInfo& info() const noexcept override { return m_parsed.info; }
@@ -151,7 +183,8 @@ class Hdf5Trace final : public Trace {
     if (!call.hasLse) return std::nullopt;
     const h5::Dataset dataset = groupOf(callIndex).openDataset("lse");
     std::vector<float> values(static_cast<std::size_t>(call.nQ));
-    readRows(dataset, static_cast<Index>(position), call.nQ, 1, reinterpret_cast<std::byte*>(values.data()), {});
+    readRows(m_executor, dataset, static_cast<Index>(position), call.nQ, 1, reinterpret_cast<std::byte*>(values.data()),
+             {});
     if (queriesPermuted(call)) permuteRows(reinterpret_cast<std::byte*>(values.data()), call.nQ, sizeof(float));
     return values;
   }
@@ -166,7 +199,7 @@ class Hdf5Trace final : public Trace {
     const Index rowBytes = cols * static_cast<Index>(itemSize(dtype));
     requireMemory(dataset, static_cast<double>(call.nQ) * static_cast<double>(cols) * 8.0);
     Buffer raw(static_cast<std::size_t>(call.nQ * rowBytes));
-    readRows(dataset, static_cast<Index>(position), call.nQ, cols, raw.data(), {});
+    readRows(m_executor, dataset, static_cast<Index>(position), call.nQ, cols, raw.data(), {});
     if (queriesPermuted(call)) permuteRows(raw.data(), call.nQ, static_cast<std::size_t>(rowBytes));
     const MatrixView view{raw.data(), call.nQ, cols, rowBytes, dtype};
     std::vector<float> values(static_cast<std::size_t>(call.nQ * cols));
@@ -279,9 +312,9 @@ class Hdf5Trace final : public Trace {
     auto result = std::make_shared<Tensor>();
     result->buffer = Buffer(static_cast<std::size_t>(rows * rowBytes));
     result->view = {result->buffer.data(), rows, cols, rowBytes, call.dtype};
-    std::uint32_t largest = 0;
-    readRows(dataset, head, rows, cols, result->buffer.data(), stop,
-             [&](std::span<const std::byte> slab) { largest = std::max(largest, largestMagnitude(slab, call.dtype)); });
+    std::atomic<std::uint32_t> largest = 0;
+    readRows(m_executor, dataset, head, rows, cols, result->buffer.data(), stop,
+             [&](std::span<const std::byte> slab) { raise(largest, largestMagnitude(slab, call.dtype)); });
     if (name == 'q' ? queriesPermuted(call) : keysPermuted(call)) {
       permuteRows(result->buffer.data(), rows, static_cast<std::size_t>(rowBytes));
     }
@@ -328,7 +361,7 @@ class Hdf5Trace final : public Trace {
     }
     if (call.hasKeyValid) {
       data->keyValid.resize(static_cast<std::size_t>(call.nK));
-      readRows(group.openDataset("key_valid"), std::nullopt, call.nK, 1,
+      readRows(m_executor, group.openDataset("key_valid"), std::nullopt, call.nK, 1,
                reinterpret_cast<std::byte*>(data->keyValid.data()), stop);
       if (keysPermuted(call)) permuteRows(reinterpret_cast<std::byte*>(data->keyValid.data()), call.nK, 1);
       for (auto& v : data->keyValid) v = v != 0 ? 1 : 0;
@@ -347,7 +380,8 @@ class Hdf5Trace final : public Trace {
     const h5::Dataset dataset = group.openDataset("mask");
     requireMemory(dataset, static_cast<double>(call.nQ) * static_cast<double>(call.nK));
     data.denseMask.resize(static_cast<std::size_t>(call.nQ * call.nK));
-    readRows(dataset, std::nullopt, call.nQ, call.nK, reinterpret_cast<std::byte*>(data.denseMask.data()), stop);
+    readRows(m_executor, dataset, std::nullopt, call.nQ, call.nK, reinterpret_cast<std::byte*>(data.denseMask.data()),
+             stop);
     if (queriesPermuted(call))
       permuteRows(reinterpret_cast<std::byte*>(data.denseMask.data()), call.nQ, static_cast<std::size_t>(call.nK));
     if (keysPermuted(call)) {
@@ -379,6 +413,7 @@ class Hdf5Trace final : public Trace {
 
   trace::ParsedTrace m_parsed;
   Index m_memoryLimit;
+  Executor m_executor;
   mutable TensorCache m_cache;
 };
 

@@ -5,7 +5,10 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <filesystem>
+#include <fstream>
 #include <limits>
+#include <numeric>
 #include <thread>
 
 #include "sparsight/kernels/error.h"
@@ -153,6 +156,75 @@ TEST(Hdf5File, FoundBehindAUserBlock) {
   EXPECT_TRUE(looksLikeHdf5(folder / "a.h5"));
   EXPECT_FALSE(looksLikeHdf5(folder / "none.h5"));
   EXPECT_FALSE(looksLikeHdf5(folder.path()));
+}
+
+// The same numbers contiguous and in chunks: the first are read past the library, the second by it.
+void writeTwins(File file, Index a, Index b, Index c) {
+  std::vector<std::int32_t> values(static_cast<std::size_t>(a * b * c));
+  std::iota(values.begin(), values.end(), 7);
+  const std::vector<Index> shape{a, b, c};
+  StorageOptions chunked;
+  chunked.chunk = {1, 2, c};
+  for (const auto& [name, storage] : {std::pair{"plain", StorageOptions{}}, std::pair{"chunked", chunked}}) {
+    file.createDataset(name, Element::I32, shape, storage)
+        .writeRaw(std::vector<Index>{0, 0, 0}, shape, std::as_bytes(std::span(values)));
+  }
+  file.close();
+}
+std::vector<std::int32_t> slabOf(const Dataset& dataset, const std::vector<Index>& start,
+                                 const std::vector<Index>& count) {
+  std::vector<std::int32_t> out(static_cast<std::size_t>(elementCount(count, "slab")));
+  dataset.readRaw(start, count, std::as_writable_bytes(std::span(out)));
+  return out;
+}
+
+TEST(Hdf5File, RangesReadPastTheLibraryAreWhatItReads) {
+  const TemporaryFolder folder;
+  constexpr Index kA = 3, kB = 7, kC = 5;
+  writeTwins(File::create(folder / "a.h5"), kA, kB, kC);
+  {
+    // A user block before the file moves every address.
+    std::ifstream in(folder / "a.h5", std::ios::binary);
+    std::ofstream out(folder / "b.h5", std::ios::binary);
+    out << std::string(1024, '#') << in.rdbuf();
+  }
+  for (const char* name : {"a.h5", "b.h5"}) {
+    const File file = File::openRead(folder / name);
+    const Dataset plain = file.openDataset("plain"), chunked = file.openDataset("chunked");
+    EXPECT_TRUE(plain.readsDirectly()) << name;
+    EXPECT_FALSE(chunked.readsDirectly()) << name;
+    // Every slab of the array: whole rows, single elements, and those that are no one range of bytes.
+    for (Index a = 0; a < kA; ++a)
+      for (Index na = 1; na <= kA - a; ++na)
+        for (Index b = 0; b < kB; ++b)
+          for (Index nb = 1; nb <= kB - b; ++nb)
+            for (Index c = 0; c < kC; c += 2)
+              for (Index nc = 1; nc <= kC - c; ++nc) {
+                const std::vector<Index> start{a, b, c}, count{na, nb, nc};
+                ASSERT_EQ(slabOf(plain, start, count), slabOf(chunked, start, count))
+                    << name << " " << shapeText(start) << " + " << shapeText(count);
+              }
+    EXPECT_THROW((void)slabOf(plain, {0, 0, 0}, {kA + 1, kB, kC}), Error) << "beyond the array";
+    EXPECT_THROW((void)slabOf(plain, {2, kB, 0}, {1, 1, kC}), Error) << "beyond the array";
+  }
+  // A file being written may still hold back what was written to it.
+  File written = File::create(folder / "c.h5");
+  written.writeDataset("d", std::vector<float>(64, 1.0F));
+  EXPECT_FALSE(written.openDataset("d").readsDirectly());
+}
+
+TEST(Hdf5File, FileCutWhileOpenIsAnError) {
+  const TemporaryFolder folder;
+  writeTwins(File::create(folder / "a.h5"), 4, 4096, 16);
+  const File file = File::openRead(folder / "a.h5");
+  const Dataset plain = file.openDataset("plain");
+  std::filesystem::resize_file(folder / "a.h5", static_cast<std::uintmax_t>(plain.info().fileOffset) + 10000);
+  EXPECT_EQ(slabOf(plain, {0, 0, 0}, {1, 1, 16})[15], 7 + 15);
+  EXPECT_THAT(messageOf([&] {
+                (void)slabOf(plain, {0, 0, 0}, {4, 4096, 16});
+              }),
+              HasSubstr("/plain: cannot read [4, 4096, 16] at [0, 0, 0] (the file ends before it); the file may be "
+                        "truncated"));
 }
 
 TEST(Hdf5File, FilesOfSeveralThreadsDoNotMix) {

@@ -132,9 +132,11 @@ struct FramesRgb {
 struct TraceOptions {
   Index cacheBytes = Index{1} << 30;  ///< LRU of loaded heads
   Index memoryLimitBytes = 0;         ///< refuse heads larger than this; 0 = 3/4 of physical memory
+  int readThreads = 0;                ///< read one head's contiguous storage together; 0 = up to 4 of the cores
 };
 
-/// A captured trace, immutable after open. Any thread may call load(); an internal mutex serialises the file.
+/// A captured trace, immutable after open. Any thread may call load(). Contiguous storage is read by several
+/// threads at once; the HDF5 library, which reads all else, by one at a time.
 class Trace {
  public:
   virtual ~Trace() = default;
