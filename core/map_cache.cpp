@@ -18,7 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 
 // Raised whenever the file layout, the hash, the levels of AttentionMap or the meaning of a value change.
-constexpr std::uint64_t kFormatVersion = 1;
+constexpr std::uint64_t kFormatVersion = 2;
 constexpr std::array<char, 8> kMagic{'S', 'P', 'S', 'M', 'A', 'P', '1', '\n'};
 constexpr auto kSuffix = ".map";
 constexpr auto kLimitFile = "limit";
@@ -150,6 +150,8 @@ bool MapCache::store(const ContentHash& key, const CachedMap& map) {
       return false;
     }
   }
+  // The system stamps files by a clock that lags up to a tick behind the one that hits are stamped by.
+  fs::last_write_time(temporary, fs::file_time_type::clock::now(), error);
   fs::rename(temporary, target, error);
   if (error) {
     fs::remove(temporary, error);
@@ -165,7 +167,7 @@ void MapCache::setLimit(Index limitBytes) {
   std::error_code error;
   if (limitBytes == kDefaultMapCacheBytes && !fs::exists(m_folder / kLimitFile, error)) return;
   fs::create_directories(m_folder, error);
-  std::ofstream(m_folder / kLimitFile) << std::max<Index>(0, limitBytes) << '\n';
+  writeFileAtomically(m_folder / kLimitFile, fmt::format("{}\n", std::max<Index>(0, limitBytes)));
 }
 
 Index MapCache::trim() {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <array>
 #include <compare>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -21,11 +21,12 @@ struct ContentHash {
   auto operator<=>(const ContentHash&) const = default;
 };
 
-/// Hashes a stream of bytes at memory speed (eight lanes of 32 x 32 bit multiply-accumulate over stripes of 64 bytes,
-/// as XXH3 does; results are this program's own). The same on every machine of one byte order. Pieces are told apart:
-/// add("ab"), add("c") differs from add("a"), add("bc").
+/// Hashes a stream of bytes with XXH3 (128 bits, xxhash). The same on every machine of one byte order. Pieces are told
+/// apart: add("ab"), add("c") differs from add("a"), add("bc").
 class ContentHasher {
  public:
+  ContentHasher();
+  ~ContentHasher();
   void add(std::span<const std::byte> bytes);
   /// Rows without what lies between them; and its shape and element type.
   void add(const MatrixView& matrix);
@@ -37,15 +38,10 @@ class ContentHasher {
   [[nodiscard]] ContentHash finish() const;
 
  private:
-  void stripes(const std::byte* data, std::size_t count);
   void piece(const std::byte* data, std::size_t size);
   void endPiece(std::uint64_t bytes);
-  std::array<std::uint64_t, 8> m_lanes{0x9E3779B185EBCA87ULL, 0xC2B2AE3D27D4EB4FULL, 0x165667B19E3779F9ULL,
-                                       0x85EBCA77C2B2AE63ULL, 0x27D4EB2F165667C5ULL, 0xD6E8FEB86659FD93ULL,
-                                       0xA0761D6478BD642FULL, 0xE7037ED1A0B428DBULL};
-  std::uint64_t m_stripe = 0;
-  std::array<std::byte, 64> m_rest{};
-  std::size_t m_restSize = 0;
+  struct State;
+  std::unique_ptr<State> m_state;
 };
 
 }  // namespace sparsight
