@@ -3,9 +3,9 @@
 
 // HDF5 behind one door: this pair of files is the only one that knows hdf5.h.
 //
-// Every call takes one process-wide lock, because an HDF5 library may be built without thread safety and its state is
-// global; long reads should therefore go in slabs (a few MiB). HDF5's own error printer is off; every failure is an
-// Error{Io|Format|Unsupported} of one line that names file, object (and attribute) and what to do.
+// Every call but a direct read takes one process-wide lock, because an HDF5 library may be built without thread safety
+// and its state is global; long reads should therefore go in slabs (a few MiB). HDF5's own error printer is off; every
+// failure is an Error{Io|Format|Unsupported} of one line that names file, object (and attribute) and what to do.
 // Tensors are read and written raw: the library's type conversion runs at some 33 MB/s and is never used for them.
 
 #include <cstddef>
