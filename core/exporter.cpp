@@ -111,6 +111,13 @@ std::string shellWord(const std::string& text) {
   return quoted + "'";
 }
 
+std::string commentText(std::string text) {
+  for (char& c : text) {
+    if (std::iscntrl(static_cast<unsigned char>(c)) != 0) c = ' ';
+  }
+  return text;
+}
+
 std::string absolutePath(const std::filesystem::path& path) {
   std::error_code error;
   const std::filesystem::path absolute = std::filesystem::absolute(path, error);

@@ -53,6 +53,18 @@ Profile floorsOf(const Exporter& exporter, const ExportInput& input, ExportOutpu
   return completeForExport(exporter, input, output);
 }
 
+std::vector<std::string> aboutSteps(const SvooModel* model) {
+  std::vector<std::string> lines{
+      "a step's values serve both of its guidance passes; SVOO's own files were measured in the first, conditional "
+      "one"};
+  if (model != nullptr && model->key.starts_with("wan22")) {
+    lines.emplace_back(
+        "Wan2.2 has two experts: layers of both count from 0 and the step tells them apart, so another number of steps "
+        "moves the switch within the file");
+  }
+  return lines;
+}
+
 std::vector<std::string> launchLines(const Profile& profile, std::string_view model, const std::filesystem::path& csv,
                                      const Clip& clip) {
   const std::string arguments =

@@ -25,6 +25,8 @@ struct Clip {
 [[nodiscard]] const SvooModel* modelByKey(std::string_view key);
 /// The complete grid; top-p masses are refused, since SVOO reads kept fractions.
 [[nodiscard]] Profile floorsOf(const Exporter& exporter, const ExportInput& input, ExportOutput& output);
+/// What a step of the file is to the runtime: both guidance passes, and both experts of Wan2.2. One sentence a line.
+[[nodiscard]] std::vector<std::string> aboutSteps(const SvooModel* model);
 /// Command lines that load `csv`, one per model that fits the grid (or the one asked for). The scripts change to their
 /// own folder first, hence absolute paths, and let later arguments win.
 [[nodiscard]] std::vector<std::string> launchLines(const Profile& profile, std::string_view model,

@@ -116,9 +116,8 @@ class SparseVideoExporter final : public Exporter {
         output.notes.emplace_back("CogVideoX runs both guidance branches in one batch: give apply_budget branches=2");
       }
     }
-    output.notes.push_back(
-        fmt::format("dense: steps 1 to {} of {} (counted from 1) and {} of {} layers; their values are not read",
-                    denseSteps, profile.steps(), denseLayers, profile.layers()));
+    output.notes.push_back(fmt::format("dense: the first {} of {} steps and {} of {} layers; their values are not read",
+                                       denseSteps, profile.steps(), denseLayers, profile.layers()));
     if (startsWith(input.model, "wan22")) {
       output.notes.emplace_back(
           "Wan2.2 has two experts: under Diffusers both use layers 0 to 39 and the step tells them apart; DiffSynth "

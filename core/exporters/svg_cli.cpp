@@ -27,60 +27,48 @@ struct Script {
   bool logs = true;    ///< knows --logging_file
 };
 
+constexpr Script wan(const char* key, const char* title, const char* fixed, const char* times) {
+  return {.key = key,
+          .title = title,
+          .entry = "wan_t2v_inference.py",
+          .fixed = fixed,
+          .times = times,
+          .layersFp = "0.03",
+          .qCentroids = "300",
+          .layers = 40,
+          .heads = 40};
+}
+constexpr Script wanImage(const char* key, const char* title, const char* fixed, const char* times) {
+  Script script = wan(key, title, fixed, times);
+  script.entry = "wan_i2v_inference.py";
+  script.steps = 40;
+  script.zeroStep = script.image = true;
+  return script;
+}
+constexpr Script hunyuan(const char* key, const char* title, const char* fixed, const char* times,
+                         const char* layersFp) {
+  return {.key = key,
+          .title = title,
+          .entry = "hyvideo_t2v_inference.py",
+          .fixed = fixed,
+          .times = times,
+          .layersFp = layersFp,
+          .qCentroids = "400",
+          .layers = 60,
+          .heads = 24,
+          .zeroStep = true};
+}
 constexpr Script kScripts[] = {
-    {.key = "wan_t2v_720p",
-     .title = "Wan2.1 14B T2V 720p",
-     .entry = "wan_t2v_inference.py",
-     .fixed = "--model_id Wan-AI/Wan2.1-T2V-14B-Diffusers --height 720 --width 1280",
-     .times = "0.2",
-     .layersFp = "0.03",
-     .qCentroids = "300",
-     .layers = 40,
-     .heads = 40},
-    {.key = "wan_i2v_720p",
-     .title = "Wan2.1 14B I2V 720p",
-     .entry = "wan_i2v_inference.py",
-     .fixed = "--model_id Wan-AI/Wan2.1-I2V-14B-720P-Diffusers --resolution 720p",
-     .times = "0.35",
-     .layersFp = "0.03",
-     .qCentroids = "300",
-     .steps = 40,
-     .layers = 40,
-     .heads = 40,
-     .zeroStep = true,
-     .image = true},
-    {.key = "wan_i2v_480p",
-     .title = "Wan2.1 14B I2V 480p",
-     .entry = "wan_i2v_inference.py",
-     .fixed = "--model_id Wan-AI/Wan2.1-I2V-14B-480P-Diffusers --resolution 480p",
-     .times = "0.2",
-     .layersFp = "0.03",
-     .qCentroids = "300",
-     .steps = 40,
-     .layers = 40,
-     .heads = 40,
-     .zeroStep = true,
-     .image = true},
-    {.key = "hyvideo_t2v_720p",
-     .title = "HunyuanVideo T2V 720p",
-     .entry = "hyvideo_t2v_inference.py",
-     .fixed = "--model_id tencent/HunyuanVideo --height 720 --width 1280 --resolution 720p",
-     .times = "0.1",
-     .layersFp = "0.03",
-     .qCentroids = "400",
-     .layers = 60,
-     .heads = 24,
-     .zeroStep = true},
-    {.key = "hyvideo_t2v_480p",
-     .title = "HunyuanVideo T2V 480p",
-     .entry = "hyvideo_t2v_inference.py",
-     .fixed = "--model_id tencent/HunyuanVideo --height 480 --width 720 --resolution 480p",
-     .times = "0.04",
-     .layersFp = "0.0",
-     .qCentroids = "400",
-     .layers = 60,
-     .heads = 24,
-     .zeroStep = true},
+    wan("wan_t2v_720p", "Wan2.1 14B T2V 720p", "--model_id Wan-AI/Wan2.1-T2V-14B-Diffusers --height 720 --width 1280",
+        "0.2"),
+    wanImage("wan_i2v_720p", "Wan2.1 14B I2V 720p", "--model_id Wan-AI/Wan2.1-I2V-14B-720P-Diffusers --resolution 720p",
+             "0.35"),
+    wanImage("wan_i2v_480p", "Wan2.1 14B I2V 480p", "--model_id Wan-AI/Wan2.1-I2V-14B-480P-Diffusers --resolution 480p",
+             "0.2"),
+    hunyuan("hyvideo_t2v_720p", "HunyuanVideo T2V 720p",
+            "--model_id tencent/HunyuanVideo --height 720 --width 1280 --resolution 720p", "0.1", "0.03"),
+    hunyuan("hyvideo_t2v_480p", "HunyuanVideo T2V 480p",
+            "--model_id tencent/HunyuanVideo --height 480 --width 720 --resolution 480p", "0.04", "0.0"),
     {.key = "cosmos_t2v",
      .title = "Cosmos 14B Text2World",
      .entry = "cosmos_t2v_inference.py",
@@ -207,12 +195,12 @@ class SvgCliExporter final : public Exporter {
                      "# Run it in a checkout of Sparse VideoGen: PROMPT=\"...\"{} sh {}\n"
                      "# --{} is the mean of the {} cells it stands for, which lie between {:.4g} and {:.4g}: this\n"
                      "# program takes one value for all steps, layers and heads.{}\n"
-                     "# Dense: steps 0-{} of {} and the first {} of {} layers.\n"
+                     "# Dense: the first {} of {} steps and {} of {} layers.\n"
                      "set -e\n"
                      "mkdir -p \"${{OUT:-out}}\"\n{}",
-                     script->title, input.name, SPARSIGHT_VERSION, script->image ? " IMAGE=first.png" : "",
-                     input.out.filename().string(), taken, spread.cells, spread.minimum, spread.maximum,
-                     taken == "sparsity" ? " Despite its name it is the kept fraction." : "", denseSteps - 1,
+                     script->title, commentText(input.name), SPARSIGHT_VERSION, script->image ? " IMAGE=first.png" : "",
+                     commentText(input.out.filename().string()), taken, spread.cells, spread.minimum, spread.maximum,
+                     taken == "sparsity" ? " Despite its name it is the kept fraction." : "", denseSteps,
                      profile.steps(), denseLayers, profile.layers(), line),
          true});
     output.load.push_back(fmt::format("cd Sparse-VideoGen && PROMPT=\"...\"{} sh {}",

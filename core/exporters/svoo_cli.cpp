@@ -3,6 +3,8 @@
 // lets the last one win, so nothing of SVOO is edited.
 #include <fmt/format.h>
 
+#include <cmath>
+
 #include "sparsight/core/exporter.h"
 #include "svoo_lines.h"
 
@@ -29,6 +31,16 @@ class SvooCliExporter final : public Exporter {
     const svoo::Clip clip = svoo::clipOf(input.params);
     const std::filesystem::path csv = companionOf(input.out, ".csv");
     // Found beside the script wherever the pair is copied to; SVOO's script changes its folder first.
+    std::string about;
+    for (std::string& line : svoo::aboutSteps(model)) {
+      about += fmt::format("# {}.\n", line);
+      output.notes.push_back(std::move(line));
+    }
+    // floor(share of the steps or layers), as SVOO has it; the script's own share where none is said.
+    const auto dense = [&](const char* name, int own, int of, int now) {
+      const double share = input.params.text(name) == "none" ? static_cast<double>(own) / of : input.params.real(name);
+      return static_cast<int>(std::floor(share * now + 1e-9));
+    };
     std::string script = fmt::format(
         "#!/bin/sh\n"
         "# {} with the budget of {}, written by Sparsight {}.\n"
@@ -37,10 +49,12 @@ class SvooCliExporter final : public Exporter {
         "# The CSV counts steps from 1, layers and heads from 0. Steps and layers that warm-up keeps dense are not "
         "read:\n"
         "# the first {} of {} steps and {} of {} layers, as this script sets it.\n"
+        "{}"
         "set -e\n"
         "here=$(CDPATH= cd -- \"$(dirname -- \"$0\")\" && pwd)\n",
-        model->title, input.name, SPARSIGHT_VERSION, model->denseSteps, model->steps, model->denseLayers,
-        model->layers);
+        model->title, commentText(input.name), SPARSIGHT_VERSION,
+        dense("first_times_fp", model->denseSteps, model->steps, profile.steps()), profile.steps(),
+        dense("first_layers_fp", model->denseLayers, model->layers, model->layers), model->layers, about);
     script += fmt::format(
         "{} \\\n  --sparsity_csv_path \"$here\"/{} \\\n  --dynamic_min_kc_ratio_min {} "
         "--dynamic_min_kc_ratio_max {}",

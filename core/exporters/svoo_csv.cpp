@@ -28,6 +28,7 @@ class SvooCsvExporter final : public Exporter {
     if (profile.lineEnding != "\r\n") {
       output.notes.emplace_back("line ends as in the file it came from, not SVOO's CRLF");
     }
+    for (std::string& line : svoo::aboutSteps(svoo::modelByKey(input.model))) output.notes.push_back(std::move(line));
     output.notes.emplace_back(
         "SVOO prints \"Loaded N ... entries\" when it uses the file; without that line it runs without it.");
     return output;

@@ -144,6 +144,24 @@ TEST(Exporter, OneValueIsTheMeanOfWhatIsRead) {
       HasSubstr("--sparsity 0.432 "));
 }
 
+TEST(Exporter, HeadersSayWhatIsReadInThisRun) {
+  const auto script = [](const char* to, const char* model, int steps, const std::vector<std::string>& params = {}) {
+    return exported(to, grid(steps, 40, 40, BudgetRole::KeptTarget), model, params).files.at(0).content;
+  };
+  EXPECT_THAT(script("svoo-cli", "wan22_t2v_a14b", 40), HasSubstr("the first 8 of 40 steps and 1 of 40 layers"));
+  EXPECT_THAT(script("svoo-cli", "wan22_t2v_a14b", 50),
+              testing::AllOf(HasSubstr("the first 10 of 50 steps and 1 of 40 layers"), HasSubstr("two experts"),
+                             HasSubstr("both of its guidance passes"), HasSubstr("counts steps from 1")));
+  EXPECT_THAT(script("svoo-cli", "wan22_t2v_a14b", 40, {"first_times_fp=0.1", "first_layers_fp=0.3"}),
+              HasSubstr("the first 4 of 40 steps and 12 of 40 layers"));
+  EXPECT_THAT(script("svoo-cli", "wan21_t2v_14b", 50), testing::Not(HasSubstr("two experts")));
+  EXPECT_THAT(script("svg-cli", "wan_t2v_720p", 50, {"first_times_fp=0"}), HasSubstr("the first 0 of 50 steps"));
+  const ExportOutput csv = exported("svoo-csv", grid(40, 40, 40, BudgetRole::KeptFloor), "wan22_i2v_a14b");
+  EXPECT_THAT(csv.notes, testing::AllOf(testing::Contains(HasSubstr("two experts")),
+                                        testing::Contains(HasSubstr("guidance passes"))));
+  EXPECT_EQ(commentText("a\nrm -rf b\r.csv"), "a rm -rf b .csv");
+}
+
 TEST(Exporter, SvooScriptFindsItsCsvBesideIt) {
   const Profile profile = grid(50, 30, 12, BudgetRole::KeptFloor);
   const ExportOutput output = exported("svoo-cli", profile, "", {"top_p_kmeans=0.8"});

@@ -88,6 +88,8 @@ void writeExport(const ExportOutput& output);
 [[nodiscard]] std::filesystem::path companionOf(const std::filesystem::path& main, std::string_view ending);
 /// As a POSIX shell would need it.
 [[nodiscard]] std::string shellWord(const std::string& text);
+/// For a script's comment: a file's name may hold line ends, which would begin a command.
+[[nodiscard]] std::string commentText(std::string text);
 /// Absolute, for lines that run in another folder.
 [[nodiscard]] std::string absolutePath(const std::filesystem::path& path);
 
