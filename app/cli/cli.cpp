@@ -32,6 +32,7 @@ void installInterruptHandler() {
   std::call_once(once, [] {
     struct sigaction action {};
     action.sa_handler = onInterrupt;
+    action.sa_flags = SA_RESTART;  // a terminal that takes its time is no error
     sigaction(SIGINT, &action, nullptr);
     sigaction(SIGTERM, &action, nullptr);
     std::thread([] {
@@ -87,12 +88,16 @@ Control Context::control(const std::string& what) const {
   Control control;
   control.stop = stopSource().get_token();
   if (quiet) return control;
+  // Seen here at once, the watching thread looks only now and then.
+  const auto stopIfInterrupted = [] {
+    if (g_interrupted.load()) stopSource().request_stop();
+  };
   struct Progress {
     std::mutex mutex;
     int lastPercent = -1;
     bool terminal = isatty(STDERR_FILENO) != 0;
   };
-  control.progress = [what, state = std::make_shared<Progress>()](double fraction) {
+  const auto show = [what, state = std::make_shared<Progress>()](double fraction) {
     const std::lock_guard lock(state->mutex);
     const int percent = std::clamp(static_cast<int>(fraction * 100.0), 0, 100);
     if (percent <= state->lastPercent) return;
@@ -105,6 +110,10 @@ Control Context::control(const std::string& what) const {
       fmt::print(stderr, "{}: {} %\n", what, percent / 10 * 10);
       state->lastPercent = percent;
     }
+  };
+  control.progress = [show, stopIfInterrupted](double fraction) {
+    show(fraction);
+    stopIfInterrupted();
   };
   return control;
 }

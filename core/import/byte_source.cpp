@@ -152,13 +152,15 @@ void StridedTensor::readPlane(std::span<const Index> index, std::size_t rowAxis,
   for (std::size_t i = 0; i < shape.size(); ++i) {
     if (i != rowAxis && i != columnAxis) start += index[i] * strides[i];
   }
+  const auto strideOf = [&](std::size_t axis) { return axis < strides.size() ? strides[axis] : 0; };
+  const auto extentOf = [&](std::size_t axis) { return axis < shape.size() ? shape[axis] : Index{1}; };
   // Outer: the axis whose neighbours lie farther apart.
-  const bool byRow = strides[rowAxis] >= strides[columnAxis];
+  const bool byRow = rowAxis >= shape.size() || strides[rowAxis] >= strides[columnAxis];
   const std::size_t outerAxis = byRow ? rowAxis : columnAxis, innerAxis = byRow ? columnAxis : rowAxis;
-  const Index outerCount = shape[outerAxis], innerCount = shape[innerAxis];
+  const Index outerCount = extentOf(outerAxis), innerCount = extentOf(innerAxis);
   if (outerCount == 0 || innerCount == 0) return;
-  const Index outerStride = outerCount == 1 ? 0 : strides[outerAxis];
-  const Index innerStride = innerCount == 1 ? 0 : strides[innerAxis];
+  const Index outerStride = outerCount == 1 ? 0 : strideOf(outerAxis);
+  const Index innerStride = innerCount == 1 ? 0 : strideOf(innerAxis);
   const auto columns = shape[columnAxis];
   const auto size = static_cast<Index>(item);
   const Index span = (innerCount - 1) * innerStride + 1;  // of one outer entry

@@ -44,6 +44,19 @@ std::optional<int> numberOf(std::string_view text) {
   return value;
 }
 
+// "q_rows", "key_valid", "attn_mask": what comes beside queries and keys. Masks of padding say 1 for padding in some
+// programs and for tokens in others, so that they have to be named by the user.
+TensorRole roleBeside(const std::vector<Word>& words) {
+  const auto has = [&](const char* text) {
+    return std::any_of(words.begin(), words.end(), [&](const Word& w) { return w.text == text; });
+  };
+  if (has("padding") || has("norm") || has("weight") || has("bias")) return TensorRole::None;
+  if (has("rows") && (has("q") || has("query"))) return TensorRole::QueryRows;
+  if (has("valid") && (has("k") || has("key"))) return TensorRole::KeyValid;
+  if (has("mask") && (words.size() == 1 || has("attn") || has("attention"))) return TensorRole::Mask;
+  return TensorRole::None;
+}
+
 TensorRole roleOf(const std::string& word) {
   if (word == "q" || word == "query" || word == "queries") return TensorRole::Query;
   if (word == "k" || word == "key" || word == "keys") return TensorRole::Key;
@@ -51,10 +64,11 @@ TensorRole roleOf(const std::string& word) {
   return TensorRole::None;
 }
 
-// The first word of a path component that names an input of attention. "key_valid" and "k_mask" do not.
+// The first word of a path component that names an input of attention. "norm_k" and "k_mask" do not.
 TensorRole roleIn(std::string_view component) {
   const std::vector<Word> words = wordsOf(component);
-  constexpr std::array kOther{"valid", "mask", "padding", "bias", "norm", "weight"};
+  if (const TensorRole beside = roleBeside(words); beside != TensorRole::None) return beside;
+  constexpr std::array kOther{"valid", "mask", "padding", "bias", "norm", "weight", "rows"};
   for (const Word& word : words) {
     if (std::find(kOther.begin(), kOther.end(), word.text) != kOther.end()) return TensorRole::None;
   }
@@ -86,6 +100,13 @@ TensorPlace placeFromName(std::string_view name) {
     const std::string& word = words[i].text;
     if (word == "cond" || word == "uncond" || word == "batched") place.branch = word;
     if (word == "self" || word == "joint" || word == "cross") place.kind = word;
+    if (word == "refiner") place.kind = word;
+    // "single_transformer_blocks.3" is not "transformer_blocks.3".
+    const bool blocks = word == "blocks" || word == "block";
+    for (std::size_t back = 1; blocks && back <= 2 && back <= i; ++back) {
+      const std::string& before = words[i - back].text;
+      if (before == "single" || before == "double") place.stack = before;
+    }
     if (i + 1 < words.size() && words[i + 1].digits) takeNumber(place, words[i], words[i + 1]);
   }
   for (std::size_t end = name.size(); place.role == TensorRole::None;) {

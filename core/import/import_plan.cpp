@@ -21,7 +21,11 @@ namespace {
 using import::shapeText;
 
 constexpr std::size_t kMostCalls = 1'000'000;
-constexpr std::size_t kMostPlaces = 500;  // that a form lists
+constexpr Index kMemoryLimit = Index{2} << 30;
+constexpr std::size_t kMostPlanes = 3'000'000;  // heads of all tensors together; each takes some 100 bytes
+constexpr std::size_t kMostPlaces = 500;        // that a form lists
+// HunyuanVideo, of 20 double and 40 single blocks, is the one family of two sorts that makes videos.
+constexpr int kHunyuanDoubleBlocks = 20;
 
 [[noreturn]] void invalid(const std::string& message) { throw Error(ErrorCode::InvalidArgument, message); }
 
@@ -92,7 +96,24 @@ struct HeadPlane {
   bool named = false;  ///< by the tensor's name, not by its place in an axis
   PlaneSource source;
 };
-using Roles = std::array<std::vector<HeadPlane>, 3>;
+struct Roles {
+  std::array<std::vector<HeadPlane>, 3> planes;
+  Index batch = 0, batches = 1;  ///< this call's entry of the tensors' batch
+};
+/// What comes beside queries and keys.
+struct Beside {
+  std::size_t tensor;
+  TensorPlace place;
+  bool used = false;
+};
+/// Patterns say which tensors are q, k and v.
+bool inputsAreMapped(const ImportOptions& options) {
+  return std::any_of(options.patterns.begin(), options.patterns.begin() + 3,
+                     [](const std::string& p) { return !p.empty(); });
+}
+bool isInput(TensorRole role) {
+  return role == TensorRole::Query || role == TensorRole::Key || role == TensorRole::Value;
+}
 
 class Planner {
  public:
@@ -121,15 +142,26 @@ class Planner {
 
   /// Which tensors are q, k and v, where they belong, and of which type they are.
   void choose() {
-    const auto& patterns = m_options.patterns;
-    const bool mapped = std::any_of(patterns.begin(), patterns.end(), [](const std::string& p) { return !p.empty(); });
-    std::size_t unused = 0;
+    const bool mapped = inputsAreMapped(m_options);
+    std::size_t unused = 0, cross = 0, refiner = 0;
     std::string example;
     for (std::size_t i = 0; i < m_survey.tensors.size(); ++i) {
       const FoundTensor& found = m_survey.tensors[i];
       const TensorPlace place = placeOf(found, m_options);
       if (place.role == TensorRole::None) {
         if (unused++ == 0) example = found.label();
+        continue;
+      }
+      if (place.kind == "cross" && m_options.kind.empty() && !m_options.cross) {
+        ++cross;
+        continue;
+      }
+      if (place.kind == "refiner" && m_options.kind.empty()) {  // HunyuanVideo's, over text alone
+        ++refiner;
+        continue;
+      }
+      if (!isInput(place.role)) {
+        m_beside.push_back({i, place});
         continue;
       }
       std::optional<SourceType> type = found.type;
@@ -148,10 +180,6 @@ class Planner {
                                 "it, or leave it out with --map",
                                 found.label(), import::printable(found.dtype)));
       }
-      if (place.kind == "cross" && m_options.kind.empty()) {
-        ++m_cross;
-        continue;
-      }
       m_chosen.push_back({i, place, *type});
     }
     if (m_chosen.empty()) {
@@ -169,7 +197,64 @@ class Planner {
     if (unused > 0)
       warn(unused == 1 ? fmt::format("{} is not used", example)
                        : fmt::format("{} tensors are not used (the first: {})", unused, example));
-    if (m_cross > 0) warn(fmt::format("{} tensors of cross-attention are left out", m_cross));
+    if (cross > 0) warn(fmt::format("{} tensors of cross-attention are left out (--cross takes them too)", cross));
+    if (refiner > 0) warn(fmt::format("{} tensors of the text's refiner are left out", refiner));
+    joinStacks();
+    countKeyHeads();
+  }
+
+  /// Blocks of two sorts are numbered apart: the single ones come after the double ones.
+  void joinStacks() {
+    int after = -1;
+    bool any = false;
+    for (const Chosen& chosen : m_chosen) {
+      if (!chosen.place.layer) continue;
+      if (chosen.place.stack == "single")
+        any = true;
+      else
+        after = std::max(after, *chosen.place.layer);
+    }
+    if (!any) return;
+    const std::string family = !m_options.family.empty() ? m_options.family
+                               : m_preset != nullptr     ? std::string(m_preset->family)
+                                                         : factOf(m_survey, "family").value_or("");
+    int first = after + 1;
+    std::string why = after < 0 ? "no double block is there" : fmt::format("the double blocks end at {}", after);
+    if (m_options.doubleBlocks) {
+      first = *m_options.doubleBlocks;
+      why.clear();
+    } else if (family == "hunyuanvideo") {
+      first = kHunyuanDoubleBlocks;
+      why = "HunyuanVideo has 20 double blocks";
+    }
+    if (after >= first) {
+      invalid(fmt::format("{}: holds double block {}, but single block 0 would be layer {}; say --double-blocks N",
+                          m_survey.source.string(), after, first));
+    }
+    if (!why.empty()) {
+      assume(fmt::format("single block 0 is layer {}: single blocks follow the double ones, and {} (--double-blocks N)",
+                         first, why));
+    }
+    const auto shift = [&](TensorPlace& place) {
+      if (place.stack == "single" && place.layer) place.layer = *place.layer + first;
+    };
+    for (Chosen& chosen : m_chosen) shift(chosen.place);
+    for (Beside& beside : m_beside) shift(beside.place);
+  }
+
+  /// Keys are never a subset, so that their axes tell those of a few query rows.
+  void countKeyHeads() {
+    if (!m_options.axes.empty()) return;
+    Index count = 0;
+    for (const Chosen& chosen : m_chosen) {
+      const FoundTensor& found = m_survey.tensors[chosen.tensor];
+      if (chosen.place.role != TensorRole::Key || (found.shape.size() != 3 && found.shape.size() != 4)) continue;
+      const std::size_t at = axesOf(found, chosen.place).find('H');
+      const Index own = at == std::string::npos ? 0 : found.shape[at];
+      if (count != 0 && own != count) return;
+      count = own;
+    }
+    m_keyHeads = count;
   }
 
   /// Letters of a tensor's axes.
@@ -204,6 +289,7 @@ class Planner {
     if (a != b) {
       if (known > 0 && (a == known || b == known)) return batch + (b == known ? "HND" : "NHD");
       if (knownHeads > 0 && (a == knownHeads) != (b == knownHeads)) return batch + (a == knownHeads ? "HND" : "NHD");
+      if (m_keyHeads > 0 && (a == m_keyHeads) != (b == m_keyHeads)) return batch + (a == m_keyHeads ? "HND" : "NHD");
       const bool headsFirst = a < b;
       assume(fmt::format("shapes like {} are read as {}{}, {}, channels: tokens are the longer axis",
                          shapeText(found.shape), rank == 4 ? "batch, " : "", headsFirst ? "heads" : "tokens",
@@ -257,8 +343,12 @@ class Planner {
             if (axis('S')) key.timestep.reset();
             if (axis('L')) key.layer = static_cast<int>(l);
             if (extent('B') > 1) key.branch = m_options.branches[static_cast<std::size_t>(b)];
-            auto& planes = m_calls[key][static_cast<std::size_t>(chosen.place.role) - 1];
-            if (m_calls.size() > kMostCalls)
+            Roles& roles = m_calls[key];
+            auto& planes = roles.planes[static_cast<std::size_t>(chosen.place.role) - 1];
+            roles.batch = b;
+            roles.batches = extent('B');
+            m_planes += static_cast<std::size_t>(extent('H'));
+            if (m_calls.size() > kMostCalls || m_planes > kMostPlanes)
               invalid("more attention calls than any capture has; check --axes and --map");
             for (Index h = 0; h < extent('H'); ++h) {
               HeadPlane plane;
@@ -316,7 +406,8 @@ class Planner {
   void formCalls() {
     std::size_t incomplete = 0;
     std::string example;
-    for (auto& [key, roles] : m_calls) {
+    for (auto& [key, together] : m_calls) {
+      auto& roles = together.planes;
       if (roles[0].empty() || roles[1].empty()) {
         if (incomplete++ == 0)
           example = fmt::format("{} has no {}", nameOf(key), roles[0].empty() ? "queries" : "keys");
@@ -357,13 +448,7 @@ class Planner {
         throw Error(ErrorCode::Format, fmt::format("{}: queries of {} have {} channels, its keys {}", where,
                                                    nameOf(key), header.headDim, extentOf(roles[1][0].source, false)));
       }
-      if (header.nQ != header.nK) {
-        throw Error(
-            ErrorCode::Format,
-            fmt::format("{}: {} has {} queries and {} keys; which tokens the queries are is not known, so import "
-                        "whole self-attention",
-                        where, nameOf(key), header.nQ, header.nK));
-      }
+      takeBeside(key, together, call, where);
       header.kvHeads = static_cast<int>(roles[1].size());
       if (roles[0].size() % roles[1].size() != 0 || (!roles[2].empty() && roles[2].size() != roles[1].size())) {
         throw Error(ErrorCode::Format, fmt::format("{}: {} has {} query, {} key and {} value heads", where, nameOf(key),
@@ -405,16 +490,162 @@ class Planner {
     if (incomplete > 0)
       warn(fmt::format("{} calls are left out because queries or keys are missing (the first: {})", incomplete,
                        example));
-    tokens = m_plan.calls.front().header.nQ;
+    for (const auto& [tensor, place, used] : m_beside) {
+      if (!used) warn(fmt::format("{} belongs to no call and is not used", m_survey.tensors[tensor].label()));
+    }
+    const auto whole = std::find_if(m_plan.calls.begin(), m_plan.calls.end(),
+                                    [](const PlannedCall& call) { return call.header.id.kind != "cross"; });
+    if (whole != m_plan.calls.end()) {
+      tokens = whole->header.nK;
+    } else {  // cross-attention alone: its queries are the tokens
+      const CallHeader& first = m_plan.calls.front().header;
+      tokens = m_plan.calls.front().rows ? std::max(first.nQ, knownTokens()) : first.nQ;
+    }
     headDim = static_cast<int>(m_plan.calls.front().header.headDim);
     for (const PlannedCall& call : m_plan.calls) heads = std::max(heads, call.header.heads.back() + 1);
   }
 
+  /// What comes beside queries and keys: which rows are there, which keys count.
+  void takeBeside(const Key& key, const Roles& roles, PlannedCall& call, const std::string& where) {
+    const CallHeader& header = call.header;
+    const bool cross = key.kind == "cross";
+    const Index nQ = header.nQ, nK = header.nK;
+    if (cross || nQ != nK) {
+      Beside* rows = besideOf(key, TensorRole::QueryRows);
+      if (cross && rows != nullptr && rows->place.kind.empty() && !isRunOf(m_survey.tensors[rows->tensor], nQ))
+        rows = nullptr;  // of the self-attention beside it
+      if (rows != nullptr) {
+        const FoundTensor& found = m_survey.tensors[rows->tensor];
+        if (found.wholeBytes == 0 || !isRunOf(found, nQ)) {
+          throw Error(ErrorCode::Format,
+                      fmt::format("{} is {} {}; the rows of {} are whole numbers, [{}]", found.label(),
+                                  import::printable(found.dtype), shapeText(found.shape), nameOf(key), nQ));
+        }
+        rows->used = true;
+        call.rows = planeOf(*rows, {}, found.shape.size(), runAxis(found, nQ));
+      }
+    }
+    if (!cross && nQ != nK && !call.rows) {
+      throw Error(ErrorCode::Format,
+                  fmt::format("{}: {} has {} queries and {} keys. If these are some of the tokens' queries, save which "
+                              "ones beside them, as q_rows (whole numbers from 0, rising, [{}]), or name them: --map "
+                              "rows=NAME; if this is cross-attention, say --kind cross",
+                              where, nameOf(key), nQ, nK, nQ));
+    }
+    if (!cross && nQ > nK) {
+      throw Error(ErrorCode::Format, fmt::format("{}: {} has {} queries, more than its {} keys; check --axes and --map",
+                                                 where, nameOf(key), nQ, nK));
+    }
+    if (Beside* valid = besideOf(key, TensorRole::KeyValid)) takeMask(key, roles, call, *valid);
+    if (Beside* mask = besideOf(key, TensorRole::Mask); mask != nullptr && !call.keyValid)
+      takeMask(key, roles, call, *mask);
+  }
+
+  /// The tensor of this role that says most about the call; nullptr: none.
+  Beside* besideOf(const Key& key, TensorRole role) {
+    Beside* best = nullptr;
+    int most = -1;
+    bool tie = false;
+    for (Beside& each : m_beside) {
+      const TensorPlace& p = each.place;
+      if (p.role != role) continue;
+      const auto fits = [](const auto& said, const auto& own) { return !said || (own && *said == *own); };
+      // What names no kind belongs to self-attention, but rows may be shared.
+      const bool kindDiffers =
+          m_options.kind.empty() &&
+          (p.kind.empty() ? key.kind == "cross" && role != TensorRole::QueryRows : p.kind != key.kind);
+      if (!fits(p.step, key.step) || (!p.step && !fits(p.timestep, key.timestep)) || kindDiffers ||
+          (p.layer && *p.layer != key.layer) || (!p.branch.empty() && p.branch != key.branch) ||
+          (p.call && *p.call != key.call)) {
+        continue;
+      }
+      const int score = (p.step || p.timestep ? 1 : 0) + (p.layer ? 1 : 0) + (p.branch.empty() ? 0 : 1) +
+                        (p.kind.empty() ? 0 : 1) + (p.call ? 1 : 0);
+      tie = tie || score == most;
+      if (score > most) {
+        best = &each;
+        most = score;
+        tie = false;
+      }
+    }
+    if (tie) {
+      invalid(fmt::format("{}: two tensors could be the {} of {}; name one: --map {}=NAME",
+                          m_survey.tensors[best->tensor].label(),
+                          role == TensorRole::QueryRows  ? "query rows"
+                          : role == TensorRole::KeyValid ? "valid keys"
+                                                         : "mask",
+                          nameOf(key),
+                          role == TensorRole::QueryRows  ? "rows"
+                          : role == TensorRole::KeyValid ? "valid"
+                                                         : "mask"));
+    }
+    return best;
+  }
+
+  static bool isRunOf(const FoundTensor& found, Index count) {
+    Index all = 1;
+    for (const Index extent : found.shape) {
+      if (extent != 1 && extent != count) return false;
+      all = all > count ? all : all * extent;
+    }
+    return !found.shape.empty() && all == count;
+  }
+  static std::size_t runAxis(const FoundTensor& found, Index count) {
+    const auto at = std::find(found.shape.begin(), found.shape.end(), count);
+    return static_cast<std::size_t>(at - found.shape.begin());
+  }
+  [[nodiscard]] PlaneSource planeOf(const Beside& beside, std::vector<Index> index, std::size_t rowAxis,
+                                    std::size_t columnAxis) const {
+    const FoundTensor& found = m_survey.tensors[beside.tensor];
+    index.resize(found.shape.size(), 0);
+    return {beside.tensor, found.type.value_or(SourceType::F32), std::move(index), rowAxis, columnAxis};
+  }
+
+  /// [keys], [queries | 1, keys], [batch | 1, ...] of these, or [batch | 1, 1, queries | 1, keys].
+  void takeMask(const Key& key, const Roles& roles, PlannedCall& call, Beside& beside) {
+    const FoundTensor& found = m_survey.tensors[beside.tensor];
+    const std::vector<Index>& shape = found.shape;
+    const Index nQ = call.header.nQ, nK = call.header.nK;
+    const auto refuse = [&](const std::string& why) {
+      throw Error(
+          ErrorCode::Unsupported,
+          fmt::format("{} {}: {}; {} has {} queries and {} keys. A trace holds which keys count, [{}], or which "
+                      "count for each query, [{}, {}], the same for all heads; leave it out with --map mask=none",
+                      found.label(), shapeText(shape), why, nameOf(key), nQ, nK, nK, nQ, nK));
+    };
+    if (beside.place.role == TensorRole::KeyValid ? found.wholeBytes == 0 : !found.type && found.wholeBytes == 0)
+      refuse(fmt::format("its type {} says no yes or no", found.dtype));
+    if (shape.empty() || shape.size() > 4 || shape.back() != nK) refuse("its last axis is not the keys'");
+    const std::size_t last = shape.size() - 1;
+    std::vector<Index> index(shape.size(), 0);
+    bool perQuery = false;
+    std::size_t lead = last;  // axes before it: batch, then heads
+    if (last >= 1) {
+      const Index before = shape[last - 1];
+      const bool entries = last == 1 && before == roles.batches && before > 1 && before != nQ;
+      if (!entries) {
+        if (before != 1 && before != nQ) refuse("the axis before the last is not the queries'");
+        perQuery = before == nQ && nQ > 1;
+        lead = last - 1;
+      }
+    }
+    if (lead == 2 && shape[1] != 1) refuse("it differs between heads");
+    if (lead >= 1 && shape[0] != 1) {
+      if (shape[0] != roles.batches) refuse("its first axis is not the batch's");
+      index[0] = roles.batch;
+    }
+    beside.used = true;
+    if (perQuery)
+      call.mask = planeOf(beside, std::move(index), last - 1, last);
+    else
+      call.keyValid = planeOf(beside, std::move(index), shape.size(), last);
+  }
+
   void checkMemory(const CallHeader& header, const std::string& where) const {
-    const Index limit = m_options.memoryLimitBytes > 0 ? m_options.memoryLimitBytes : Index{2} << 30;
+    const Index limit = m_options.memoryLimitBytes > 0 ? m_options.memoryLimitBytes : kMemoryLimit;
     // Three planes in the source's type, at most 8 bytes per element.
-    const double bytes =
-        8.0 * static_cast<double>(header.nQ) * static_cast<double>(2 * header.headDim + header.valueDim);
+    const double bytes = 8.0 * (static_cast<double>(header.nQ) * static_cast<double>(header.headDim) +
+                                static_cast<double>(header.nK) * static_cast<double>(header.headDim + header.valueDim));
     if (bytes > static_cast<double>(limit)) {
       throw Error(ErrorCode::OutOfMemory,
                   fmt::format("{}: one head needs {:.1f} GiB, more than the limit of {:.1f} GiB; check "
@@ -485,12 +716,19 @@ class Planner {
     };
     m_plan.header.layout = layoutOf(m_text);
     for (PlannedCall& call : m_plan.calls) {
-      if (call.header.nQ == tokens) continue;
-      const Index rest = call.header.nQ - video;
+      const bool cross = call.header.id.kind == "cross";
+      if (cross && !call.rows && call.header.nQ != tokens) {
+        throw Error(ErrorCode::Format,
+                    fmt::format("{}: cross-attention of layer {} has {} queries, a call has {} tokens; import its size "
+                                "alone, or save which tokens they are beside them as q_rows",
+                                m_survey.source.string(), call.header.id.layer, call.header.nQ, tokens));
+      }
+      if (cross || call.header.nK == tokens) continue;
+      const Index rest = call.header.nK - video;
       if (m_text == 0 || rest < 0) {
         throw Error(ErrorCode::Format,
                     fmt::format("{}: layer {} has {} tokens, others {}; import calls of one size at a time",
-                                m_survey.source.string(), call.header.id.layer, call.header.nQ, tokens));
+                                m_survey.source.string(), call.header.id.layer, call.header.nK, tokens));
       }
       call.header.layout = layoutOf(rest);
     }
@@ -652,8 +890,10 @@ class Planner {
     if (steps == 0) steps = wholeFact(m_survey, "num_inference_steps").value_or(0);
     if (steps == 0 && m_preset != nullptr) steps = m_preset->steps;
     if (steps > 0 && last >= steps) {
-      invalid(fmt::format("{}: holds step index {}, but the run has {} steps; say --steps N", m_survey.source.string(),
-                          last, steps));
+      invalid(
+          fmt::format("{}: holds step index {}, but the run has {} steps; say --steps N, or, where names hold "
+                      "timesteps, --map q=step{{timestep}}/... and so on",
+                      m_survey.source.string(), last, steps));
     }
     run.numInferenceSteps = steps;
   }
@@ -700,6 +940,7 @@ class Planner {
     }
     m_plan.options.dtype = dtype;
     m_plan.options.deflate = m_options.deflate;
+    m_plan.memoryLimitBytes = m_options.memoryLimitBytes > 0 ? m_options.memoryLimitBytes : kMemoryLimit;
     std::sort(m_plan.calls.begin(), m_plan.calls.end(),
               [](const PlannedCall& a, const PlannedCall& b) { return a.header.id < b.header.id; });
     for (const PlannedCall& call : m_plan.calls) {
@@ -734,8 +975,9 @@ class Planner {
   std::vector<Chosen> m_chosen;
   std::map<Key, Roles> m_calls;
   ImportPlan m_plan;
-  std::size_t m_cross = 0;
-  Index m_text = 0;
+  std::vector<Beside> m_beside;
+  std::size_t m_planes = 0;
+  Index m_text = 0, m_keyHeads = 0;
   bool m_noStep = false, m_noLayer = false;
 };
 
@@ -744,7 +986,6 @@ class Planner {
 TensorPlace placeOf(const FoundTensor& found, const ImportOptions& options) {
   const auto& patterns = options.patterns;
   TensorPlace place = found.place;
-  if (std::all_of(patterns.begin(), patterns.end(), [](const std::string& p) { return p.empty(); })) return place;
   for (std::size_t r = 0; r < patterns.size(); ++r) {
     if (patterns[r].empty()) continue;
     auto fit = placeFromPattern(patterns[r], found.name);
@@ -757,7 +998,10 @@ TensorPlace placeOf(const FoundTensor& found, const ImportOptions& options) {
       said.step = place.step;
       said.timestep = place.timestep;
     }
-    if (!said.layer) said.layer = place.layer;
+    if (!said.layer) {
+      said.layer = place.layer;
+      said.stack = place.stack;
+    }
     if (!said.head) said.head = place.head;
     if (!said.call) said.call = place.call;
     if (said.branch.empty()) said.branch = place.branch;
@@ -765,7 +1009,11 @@ TensorPlace placeOf(const FoundTensor& found, const ImportOptions& options) {
     said.role = static_cast<TensorRole>(r + 1);
     return said;
   }
-  place.role = TensorRole::None;
+  // Names hold for what no pattern is said of.
+  const bool ruled = isInput(place.role) ? inputsAreMapped(options)
+                                         : place.role != TensorRole::None &&
+                                               !patterns[static_cast<std::size_t>(place.role) - 1].empty();
+  if (ruled) place.role = TensorRole::None;
   return place;
 }
 

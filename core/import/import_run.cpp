@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "import/byte_source.h"
+#include "import/call_sides.h"
 #include "sparsight/core/importer.h"
 #include "sparsight/core/trace_writer.h"
 #include "sparsight/kernels/error.h"
@@ -102,10 +102,25 @@ void runImport(const Survey& survey, const ImportPlan& plan, const fs::path& out
     control.checkpoint();
   };
   control.checkpoint();
+  const import::PlaneReader read = [&](const PlaneSource& source, std::span<std::byte> bytes) {
+    files.fileOf(source.tensor)
+        .readPlane(files.indexInFile(source.tensor), source.index, source.rowAxis, source.columnAxis, bytes, control);
+  };
+  const auto rowsOf = [&](const PlannedCall& call) {
+    const TokenLayout& layout = call.header.layout ? *call.header.layout : plan.header.layout;
+    return import::readQueryRows(survey, call, layout.tokenCount, read);
+  };
+  for (const PlannedCall& call : plan.calls) static_cast<void>(rowsOf(call));  // refused before hours of writing
   TraceWriter writer(out, plan.header, plan.options);
   Plane q, k, v;
   for (const PlannedCall& call : plan.calls) {
-    writer.beginCall(call.header);
+    const std::vector<Index> rows = rowsOf(call);
+    const import::CallMasks masks = import::readMasks(survey, call, rows, plan.memoryLimitBytes, read);
+    CallHeader header = call.header;
+    header.qRows = rows;
+    header.keyValid = masks.keyValid;
+    header.denseMask = masks.dense;
+    writer.beginCall(header);
     for (std::size_t i = 0; i < call.q.size(); ++i) {
       q.read(files, survey, call.q[i], control);
       writer.writeQuery(i, q.view());

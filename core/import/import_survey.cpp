@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <charconv>
 #include <cmath>
@@ -58,10 +59,17 @@ void placeTensors(const TensorFile& file, const fs::path& relative, std::vector<
   }
 }
 
-std::vector<fs::path> filesUnder(const fs::path& folder) {
+std::vector<fs::path> filesUnder(const fs::path& folder, const Control& control) {
   std::vector<fs::path> files;
-  fs::recursive_directory_iterator at(folder, fs::directory_options::skip_permission_denied), end;
-  for (; at != end; ++at) {
+  std::error_code error;
+  const auto refuse = [&] {
+    throw Error(ErrorCode::Io, fmt::format("cannot list '{}': {}", folder.string(), error.message()));
+  };
+  fs::recursive_directory_iterator at(folder, fs::directory_options::skip_permission_denied, error), end;
+  if (error) refuse();
+  for (std::size_t seen = 0; at != end; at.increment(error)) {
+    if (error) refuse();
+    if (++seen % 64 == 0) control.checkpoint();
     if (at.depth() >= kDeepestFolder) at.disable_recursion_pending();
     std::error_code ignored;
     if (!at->is_regular_file(ignored) || at->path().filename().string().starts_with('.')) continue;
@@ -72,6 +80,7 @@ std::vector<fs::path> filesUnder(const fs::path& folder) {
           fmt::format("{}: holds more than {} files; choose the folder of one capture", folder.string(), kMostFiles));
     }
   }
+  if (error) refuse();
   std::sort(files.begin(), files.end());
   return files;
 }
@@ -135,26 +144,25 @@ const Importer* importerFor(const fs::path& path) {
   return best;
 }
 
-bool isImportable(const fs::path& path) {
+bool isImportable(const fs::path& path, const Control& control) {
   std::error_code ignored;
-  if (fs::is_directory(path, ignored)) {
+  if (!fs::is_directory(path, ignored)) return importerFor(path) != nullptr;
+  const std::vector<fs::path> files = filesUnder(path, control);
+  return std::any_of(files.begin(), files.end(), [&](const fs::path& file) {
+    control.checkpoint();
     try {
-      const std::vector<fs::path> files = filesUnder(path);
-      return std::any_of(files.begin(), files.end(), [](const fs::path& file) {
-        const Importer* importer = importerFor(file);
-        return importer != nullptr && !importer->isProfile();
-      });
-    } catch (const fs::filesystem_error&) {
-      return false;
+      const Importer* importer = importerFor(file);
+      return importer != nullptr && !importer->isProfile();
+    } catch (const Error&) {
+      return false;  // unreadable; another one may do
     }
-  }
-  return importerFor(path) != nullptr;
+  });
 }
 
 Survey surveySource(const fs::path& path, const Control& control, std::span<const fs::path> only) {
   Survey survey;
   survey.source = path;
-  std::set<std::string> formats;
+  std::set<std::string> formats, contradicted;
   const auto take = [&](const Importer& importer, const fs::path& file, const fs::path& relative) {
     const std::unique_ptr<TensorFile> opened = importer.open(file, {});
     placeTensors(*opened, relative, survey.tensors);
@@ -164,7 +172,15 @@ Survey surveySource(const fs::path& path, const Control& control, std::span<cons
     }
     formats.insert(std::string(importer.id()));
     for (const auto& [name, value] : opened->facts()) {
-      if (name != "timestep" && name != "layer_idx") survey.facts.emplace(name, import::plain(value));
+      if (name == "timestep" || name == "layer_idx") continue;
+      const auto [at, added] = survey.facts.emplace(name, import::plain(value));
+      constexpr std::array<std::string_view, 8> kOfTheRun{
+          "grid", "text_len", "text_start", "family", "num_layers", "num_heads", "scale", "num_inference_steps"};
+      const bool counts = std::find(kOfTheRun.begin(), kOfTheRun.end(), name) != kOfTheRun.end();
+      if (added || !counts || at->second == import::plain(value) || !contradicted.insert(name).second) continue;
+      survey.warnings.push_back(fmt::format("{} says {} = {}, files before it {}, which is taken; import runs apart",
+                                            import::plain(relative.generic_string()), name, import::plain(value),
+                                            at->second));
     }
   };
   std::error_code ignored;
@@ -189,7 +205,7 @@ Survey surveySource(const fs::path& path, const Control& control, std::span<cons
   } else {
     std::size_t others = 0;
     const std::vector<fs::path> files =
-        only.empty() ? filesUnder(path) : std::vector<fs::path>(only.begin(), only.end());
+        only.empty() ? filesUnder(path, control) : std::vector<fs::path>(only.begin(), only.end());
     std::string first;
     for (std::size_t i = 0; i < files.size(); ++i) {
       control.checkpoint();

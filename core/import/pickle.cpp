@@ -19,6 +19,7 @@ using Ref = std::uint32_t;
 using Kind = PickleValue::Kind;
 
 constexpr std::size_t kMostValues = 1'000'000, kMostArguments = 64, kMostCopied = 4'000'000;
+constexpr std::size_t kMostTensors = 200'000, kMostAxes = 16, kLongestKey = 256;
 
 struct StorageClass {
   const char* global;
@@ -160,7 +161,10 @@ class Machine {
     if (at(list).kind != kind || (kind == Kind::Dict && items.size() % 2 != 0)) damaged();
     at(list).items.insert(at(list).items.end(), items.begin(), items.end());
   }
-  void remember(std::uint64_t slot) { m_memo[slot] = top(); }
+  void remember(std::uint64_t slot) {
+    m_memo[slot] = top();
+    if (m_memo.size() > kMostValues) damaged("it remembers far more values than tensors need");
+  }
   void recall(std::uint64_t slot) {
     const auto found = m_memo.find(slot);
     if (found == m_memo.end()) damaged();
@@ -182,7 +186,8 @@ class Machine {
   }
   [[nodiscard]] std::vector<Index> wholes(Ref ref) const {
     const PickleValue& v = m_pickle.values[ref];
-    if ((v.kind != Kind::Tuple && v.kind != Kind::List) || v.items.size() > 64) damaged("a tensor's size is no tuple");
+    if ((v.kind != Kind::Tuple && v.kind != Kind::List) || v.items.size() > kMostAxes)
+      damaged("a tensor's size is no tuple of at most 16 numbers");
     std::vector<Index> values;
     for (const Ref item : v.items) values.push_back(whole(item));
     return values;
@@ -199,6 +204,7 @@ class Machine {
     }
     const StorageClass* type = storageClass(at(id.items[1]).text);
     if (type == nullptr) damaged("a storage has no type");
+    if (at(id.items[2]).text.size() > kLongestKey) damaged("a storage's name is malformed");
     m_pickle.storages.push_back({at(id.items[2]).text, type->dtype, whole(id.items[4])});
     PickleValue v;
     v.kind = Kind::Storage;
@@ -226,6 +232,7 @@ class Machine {
     const std::string& name = function.text;
     if (name.starts_with("torch._utils _rebuild_tensor")) {
       if (at(argument(0)).kind != Kind::Storage) damaged("a tensor has no storage");
+      if (m_pickle.tensors.size() >= kMostTensors) damaged("it holds far more tensors than a capture has");
       PickledTensor tensor;
       tensor.storage = m_pickle.storages[at(argument(0)).tensor];
       tensor.offset = whole(argument(1));
@@ -281,6 +288,7 @@ class Machine {
         number(8);
         return;
       case '(':
+        if (m_marks.size() >= kMostValues) damaged("it is nested deeper than tensors ever are");
         m_marks.push_back(m_stack.size());
         return;
       case '0':

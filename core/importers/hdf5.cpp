@@ -39,18 +39,21 @@ class Hdf5Tensors final : public TensorFile {
     const std::size_t item = dataset.info().type.size;
     const bool swapped = dataset.info().type.bigEndian;
     std::vector<Index> start(index.begin(), index.end()), count(index.size(), 1);
-    start[rowAxis] = start[columnAxis] = 0;
-    const Index rows = found.shape[rowAxis], columns = found.shape[columnAxis];
+    const bool oneRow = rowAxis == found.shape.size();
+    start[columnAxis] = 0;
+    const Index rows = oneRow ? 1 : found.shape[rowAxis], columns = found.shape[columnAxis];
     count[columnAxis] = columns;
     Index step = std::max<Index>(1, kSlabBytes / std::max<Index>(1, columns * static_cast<Index>(item)));
-    if (const auto& chunk = dataset.info().chunk; !chunk.empty())
+    if (const auto& chunk = dataset.info().chunk; !chunk.empty() && !oneRow)
       step = (step + chunk[rowAxis] - 1) / chunk[rowAxis] * chunk[rowAxis];
     std::vector<std::byte> slab;
     for (Index row = 0; row < rows; row += step) {
       control.checkpoint();
       const Index n = std::min(step, rows - row);
-      start[rowAxis] = row;
-      count[rowAxis] = n;
+      if (!oneRow) {
+        start[rowAxis] = row;
+        count[rowAxis] = n;
+      }
       slab.resize(static_cast<std::size_t>(n * columns) * item);
       dataset.readRaw(start, count, slab);
       if (swapped) {
@@ -60,7 +63,7 @@ class Hdf5Tensors final : public TensorFile {
         }
       }
       std::byte* to = out.data() + static_cast<std::size_t>(row * columns) * item;
-      if (rowAxis < columnAxis) {
+      if (oneRow || rowAxis < columnAxis) {
         std::memcpy(to, slab.data(), slab.size());
         continue;
       }
@@ -127,6 +130,10 @@ class Hdf5Tensors final : public TensorFile {
       const auto said = dataset.hasAttribute("dtype") ? dataset.tryString("dtype") : std::nullopt;
       if (said == "bfloat16") found.type = SourceType::BF16;
       if (said == "float16") found.type = SourceType::F16;
+    }
+    if ((info.type.cls == h5::TypeClass::Integer || info.type.cls == h5::TypeClass::Enum) && info.type.size <= 8 &&
+        !found.type) {
+      found.wholeBytes = static_cast<int>(info.type.size);
     }
     if (const auto dims = dataset.hasAttribute("dims") ? dataset.tryString("dims") : std::nullopt) {
       if (*dims == "head,token,channel") found.axes = "HND";

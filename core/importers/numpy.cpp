@@ -151,8 +151,13 @@ void addArray(import::StridedFile& file, const NpyHeader& header, const std::str
   if (kind == "f8") found.type = SourceType::F64;
   // bfloat16 of ml_dtypes becomes two opaque bytes, and views of it unsigned integers.
   found.sixteenBits = kind == "V2" || kind == "u2" || kind == "i2";
+  if (kind.size() == 2 && (kind[0] == 'b' || kind[0] == 'i' || kind[0] == 'u') &&
+      (kind[1] == '1' || kind[1] == '2' || kind[1] == '4' || kind[1] == '8')) {
+    found.wholeBytes = kind[1] - '0';
+  }
   if (found.type) data.item = sourceItemSize(*found.type);
   if (found.sixteenBits) data.item = 2;
+  if (found.wholeBytes > 0) data.item = static_cast<std::size_t>(found.wholeBytes);
   data.shape = header.shape;
   data.strides = import::contiguousStrides(header.shape);
   if (header.fortran) {
@@ -161,7 +166,7 @@ void addArray(import::StridedFile& file, const NpyHeader& header, const std::str
     std::reverse(data.strides.begin(), data.strides.end());
   }
   const Index count = import::checkedCount(header.shape, what);
-  if (found.type || found.sixteenBits) {
+  if (found.type || found.sixteenBits || found.wholeBytes > 0) {
     if (header.dataAt > size || static_cast<std::uint64_t>(count) > (size - header.dataAt) / data.item) {
       throw Error(ErrorCode::Format,
                   fmt::format("{}: shape {} needs {} elements, the file holds {} bytes of them; it is truncated, copy "
@@ -177,7 +182,8 @@ void addArray(import::StridedFile& file, const NpyHeader& header, const std::str
   file.add(std::move(found), std::move(data));
 }
 
-/// An .npz whose deflated members are unpacked when their first plane is read.
+/// An .npz whose deflated members are unpacked when their first plane is read. Few stay so: each takes a descriptor and
+/// its room on the disk.
 class NpzFile final : public import::StridedFile {
  public:
   NpzFile(const std::filesystem::path& path, std::filesystem::path scratch)
@@ -200,16 +206,28 @@ class NpzFile final : public import::StridedFile {
   void readPlane(std::size_t tensor, std::span<const Index> index, std::size_t rowAxis, std::size_t columnAxis,
                  std::span<std::byte> out, const Control& control) override {
     import::StridedTensor& data = m_data.at(tensor);
-    if (!data.bytes && m_packed[tensor] != nullptr) {
-      data.bytes = m_zip.unpack(*m_packed[tensor], m_scratch, control);
-      data.check(m_tensors[tensor].name);
+    if (m_packed[tensor] != nullptr) {
+      if (!data.bytes) {
+        if (m_unpacked.size() >= kMostUnpacked) {
+          m_data[m_unpacked.back()].bytes.reset();
+          m_unpacked.pop_back();
+        }
+        data.bytes = m_zip.unpack(*m_packed[tensor], m_scratch, control);
+        data.check(m_tensors[tensor].name);
+        m_unpacked.insert(m_unpacked.begin(), tensor);
+      } else {
+        const auto used = std::find(m_unpacked.begin(), m_unpacked.end(), tensor);
+        std::rotate(m_unpacked.begin(), used, used + 1);
+      }
     }
     StridedFile::readPlane(tensor, index, rowAxis, columnAxis, out, control);
   }
 
  private:
+  static constexpr std::size_t kMostUnpacked = 6;  // queries, keys, values, and what comes beside them
   import::ZipFile m_zip;
   std::filesystem::path m_scratch;
+  std::vector<std::size_t> m_unpacked;             // newest first
   std::vector<const import::ZipMember*> m_packed;  ///< parallel to tensors(); nullptr: stored
 };
 

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "import/byte_source.h"
+#include "import/shallow_json.h"
 #include "sparsight/kernels/error.h"
 
 namespace sparsight {
@@ -28,23 +29,16 @@ struct Type {
   const char* name;
   std::size_t bits;
   std::optional<SourceType> type;
+  bool whole = false;
 };
-constexpr Type kTypes[] = {{"F64", 64, SourceType::F64},
-                           {"F32", 32, SourceType::F32},
-                           {"F16", 16, SourceType::F16},
-                           {"BF16", 16, SourceType::BF16},
-                           {"I64", 64, {}},
-                           {"U64", 64, {}},
-                           {"I32", 32, {}},
-                           {"U32", 32, {}},
-                           {"I16", 16, {}},
-                           {"U16", 16, {}},
-                           {"I8", 8, {}},
-                           {"U8", 8, {}},
-                           {"BOOL", 8, {}},
-                           {"F8_E4M3", 8, {}},
-                           {"F8_E5M2", 8, {}},
-                           {"F8_E8M0", 8, {}}};
+constexpr Type kTypes[] = {{"F64", 64, SourceType::F64}, {"F32", 32, SourceType::F32},
+                           {"F16", 16, SourceType::F16}, {"BF16", 16, SourceType::BF16},
+                           {"I64", 64, {}, true},        {"U64", 64, {}, true},
+                           {"I32", 32, {}, true},        {"U32", 32, {}, true},
+                           {"I16", 16, {}, true},        {"U16", 16, {}, true},
+                           {"I8", 8, {}, true},          {"U8", 8, {}, true},
+                           {"BOOL", 8, {}, true},        {"F8_E4M3", 8, {}},
+                           {"F8_E5M2", 8, {}},           {"F8_E8M0", 8, {}}};
 
 class Safetensors final : public Importer {
  public:
@@ -70,7 +64,7 @@ class Safetensors final : public Importer {
       bytes->fail(fmt::format("states a header of {} bytes in a file of {}; it is truncated or no safetensors file",
                               length, bytes->size()));
     }
-    const Json header = Json::parse(bytes->readText(8, static_cast<std::size_t>(length)), nullptr, false);
+    const Json header = import::parseJson(bytes->readText(8, static_cast<std::size_t>(length)), path.string());
     if (!header.is_object()) bytes->fail("its header is no JSON object; the file is damaged");
     auto file = std::make_unique<import::StridedFile>();
     const std::uint64_t dataAt = 8 + length, dataSize = bytes->size() - dataAt;
@@ -119,6 +113,7 @@ class Safetensors final : public Importer {
       if (type != std::end(kTypes)) {
         found.type = type->type;
         found.sixteenBits = type->bits == 16 && !type->type;
+        found.wholeBytes = type->whole ? static_cast<int>(type->bits / 8) : 0;
         data.item = type->bits / 8;
         if (static_cast<std::uint64_t>(count) != (end - begin) / data.item || (end - begin) % data.item != 0) {
           damaged("its shape does not fit its data_offsets");

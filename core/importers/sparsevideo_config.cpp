@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "import/shallow_json.h"
 #include "import/uniform_profile.h"
 #include "sparsight/core/exporter.h"
 #include "sparsight/core/files.h"
@@ -34,7 +35,7 @@ class SparseVideoConfig final : public Importer {
 
   [[nodiscard]] ProfileImport readProfile(const std::filesystem::path& path,
                                           const ProfileImportOptions& options) const override {
-    const auto config = nlohmann::json::parse(readWholeFile(path, std::uint64_t{1} << 24), nullptr, false);
+    const auto config = import::parseJson(readWholeFile(path, std::uint64_t{1} << 24), path.string());
     if (!config.is_object())
       throw Error(ErrorCode::Format, fmt::format("{}: is no JSON object; correct it", path.string()));
     const auto real = [&](const char* key) -> std::optional<double> {

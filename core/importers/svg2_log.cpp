@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "import/shallow_json.h"
 #include "sparsight/core/files.h"
 #include "sparsight/core/importer.h"
 #include "sparsight/kernels/error.h"
@@ -17,6 +18,8 @@ namespace sparsight {
 namespace {
 
 constexpr std::uint64_t kMostBytes = std::uint64_t{512} << 20;
+// A record of 4,096 heads and both guidance passes has some 200 KB.
+constexpr std::size_t kLongestLine = std::size_t{4} << 20;
 
 struct Mean {
   double sum = 0;
@@ -53,7 +56,7 @@ class Svg2Log final : public Importer {
       std::vector<std::vector<double>> density;
       double timestep = 0;
       int layer = -1;
-      if (!parse(line, timestep, layer, density)) {
+      if (line.size() > kLongestLine || !parse(line, path.string(), timestep, layer, density)) {
         ++damaged;  // a run that was killed leaves a torn last line
         if (from < text.size()) {
           throw Error(ErrorCode::Format, fmt::format("{}: line {} is no density record (timestep, layer, density[][] "
@@ -85,8 +88,9 @@ class Svg2Log final : public Importer {
   }
 
  private:
-  static bool parse(std::string_view line, double& timestep, int& layer, std::vector<std::vector<double>>& density) {
-    const auto json = nlohmann::json::parse(line, nullptr, false);
+  static bool parse(std::string_view line, const std::string& name, double& timestep, int& layer,
+                    std::vector<std::vector<double>>& density) {
+    const auto json = import::parseJson(line, name);
     if (!json.is_object() || !json.contains("timestep") || !json["timestep"].is_number() || !json.contains("layer") ||
         !json["layer"].is_number_integer() || !json.contains("density") || !json["density"].is_array()) {
       return false;

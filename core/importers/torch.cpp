@@ -19,16 +19,20 @@ constexpr std::uint64_t kMostPickle = std::uint64_t{32} << 20;
 constexpr int kDeepest = 32;
 constexpr std::size_t kLongestName = 512;
 constexpr Index kMostVisited = 1 << 20;
+constexpr std::size_t kMostNameBytes = std::size_t{32} << 20;
 
 struct Type {
   const char* name;
   std::size_t item;
   std::optional<SourceType> type;
   bool raw16 = false;
+  bool whole = false;
 };
-constexpr Type kTypes[] = {{"float16", 2, SourceType::F16}, {"bfloat16", 2, SourceType::BF16},
-                           {"float32", 4, SourceType::F32}, {"float64", 8, SourceType::F64},
-                           {"int16", 2, {}, true},          {"uint16", 2, {}, true}};
+constexpr Type kTypes[] = {
+    {"float16", 2, SourceType::F16}, {"bfloat16", 2, SourceType::BF16}, {"float32", 4, SourceType::F32},
+    {"float64", 8, SourceType::F64}, {"int16", 2, {}, true, true},      {"uint16", 2, {}, true, true},
+    {"bool", 1, {}, false, true},    {"uint8", 1, {}, false, true},     {"int8", 1, {}, false, true},
+    {"int32", 4, {}, false, true},   {"int64", 8, {}, false, true}};
 
 class Reader {
  public:
@@ -100,7 +104,8 @@ class Reader {
 
   /// A tensor of one number (SVG keeps its timestep in one) is a fact.
   bool addScalar(const import::PickledTensor& tensor, const std::string& name) {
-    if (!std::all_of(tensor.shape.begin(), tensor.shape.end(), [](Index n) { return n == 1; }) || tensor.offset < 0) {
+    if (!std::all_of(tensor.shape.begin(), tensor.shape.end(), [](Index n) { return n == 1; }) || tensor.offset < 0 ||
+        placeFromName(name).role != TensorRole::None) {
       return false;
     }
     const bool wide = tensor.storage.dtype == "int64" || tensor.storage.dtype == "float64";
@@ -126,6 +131,11 @@ class Reader {
 
   void add(const import::PickledTensor& tensor, const std::string& name) {
     if (addScalar(tensor, name)) return;
+    m_nameBytes += name.size();
+    if (m_nameBytes > kMostNameBytes) {
+      throw Error(ErrorCode::Format,
+                  fmt::format("{}: names its tensors in more text than tensors need; save a flat dict", m_name));
+    }
     FoundTensor found;
     found.name = name;
     found.shape = tensor.shape;
@@ -137,6 +147,7 @@ class Reader {
     if (type != std::end(kTypes)) {
       found.type = type->type;
       found.sixteenBits = type->raw16;
+      found.wholeBytes = type->whole ? static_cast<int>(type->item) : 0;
       const std::string what = fmt::format("{}: tensor {}", m_name, import::printable(name));
       const import::ZipMember* member = m_zip.find(m_prefix + "data/" + tensor.storage.key);
       if (member == nullptr) {
@@ -167,6 +178,7 @@ class Reader {
   import::Pickle m_pickle;
   bool m_swapped = false;
   Index m_visited = 0;
+  std::size_t m_nameBytes = 0;
 };
 
 bool isSuffix(const std::string& suffix) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Files of other programs come from strangers. The first byte chooses the ending, the rest is the file: it must be
-// answered with an Error, or converted into a trace that opens.
+// Files of other programs come from strangers. The first byte chooses the ending and options, the rest is the file: it
+// must be answered with an Error, or converted into a trace that opens.
 #include <unistd.h>
 
 #include <cstdint>
@@ -45,6 +45,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       ImportOptions options;
       options.raw16 = SourceType::BF16;
       options.memoryLimitBytes = 1 << 20;
+      options.cross = (data[0] & 8U) != 0;
+      if ((data[0] & 16U) != 0) options.kind = "cross";
+      if ((data[0] & 32U) != 0) options.branches = {"uncond", "cond"};
       ImportDraft draft = draftImport(survey, options);
       if (!draft.plan && !draft.grids.empty()) {
         options.grid = draft.grids.front().grid;

@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -67,9 +68,10 @@ class ConvertCommand final : public Command {
     app.add_option("--grid", m_grid, "Video tokens T,H,W (frames, rows, columns)");
     app.add_option("--text", m_text, "Text tokens beside the video's")->check(CLI::Range(Index{0}, Index{1} << 30));
     app.add_flag("--text-first", m_textFirst, "Text before the video (CogVideoX) instead of after it");
-    app.add_option(
-           "--map", m_maps,
-           "q=PATTERN, k=PATTERN, v=PATTERN: names with {step} {timestep} {layer} {head} {branch} {kind} {call} {*}")
+    app.add_option("--map", m_maps,
+                   "q=PATTERN, k=PATTERN, v=PATTERN: names with {step} {timestep} {layer} {head} {branch} {kind} "
+                   "{call} {*}; also "
+                   "rows=PATTERN (token of each query row), valid=PATTERN (which keys count), mask=PATTERN")
         ->allow_extra_args(false);
     app.add_option("--axes", m_options.axes,
                    "One letter per axis: S step, L layer, B batch, H head, N token, D channel; for example BNHD");
@@ -84,6 +86,10 @@ class ConvertCommand final : public Command {
     app.add_option("--scale", m_scale, "Factor on q k^T; default 1/sqrt(channels)");
     app.add_option("--family", m_options.family, "Model family, for the methods' rules: wan2.1, hunyuanvideo, ...");
     app.add_option("--kind", m_options.kind, "Kind of the attention calls; default self, with text joint");
+    app.add_flag("--cross", m_options.cross, "Cross-attention too, where names say that it is (attn2, cross)");
+    app.add_option("--double-blocks", m_doubleBlocks,
+                   "Layer of single block 0, where double and single blocks are numbered apart (HunyuanVideo: 20)")
+        ->check(CLI::Range(0, 100000));
     app.add_option("--component", m_options.component, "transformer, or transformer_2 of a two-expert model");
     app.add_option("--raw16", m_raw16, "What 2-byte elements without a type are")
         ->check(CLI::IsMember({"bfloat16", "float16"}));
@@ -119,14 +125,17 @@ class ConvertCommand final : public Command {
     o.layer = m_layer;
     o.steps = m_steps;
     o.scale = m_scale;
+    o.doubleBlocks = m_doubleBlocks;
     if (!m_timesteps.empty()) o.timesteps = numbers(m_timesteps, "--timesteps");
     for (const std::string& map : m_maps) {
-      const std::size_t role =
-          map.size() > 2 && map[1] == '=' ? std::string_view("qkv").find(map[0]) : std::string_view::npos;
-      if (role == std::string_view::npos) {
-        throw Error(ErrorCode::InvalidArgument, fmt::format("--map {}: use q=PATTERN, k=PATTERN or v=PATTERN", map));
+      constexpr std::array<std::string_view, 6> kRoles{"q", "k", "v", "rows", "valid", "mask"};
+      const std::size_t equals = std::min(map.find('='), map.size());
+      const auto role = std::find(kRoles.begin(), kRoles.end(), std::string_view(map).substr(0, equals));
+      if (role == kRoles.end() || equals + 1 >= map.size()) {
+        throw Error(ErrorCode::InvalidArgument,
+                    fmt::format("--map {}: use q=PATTERN, k=, v=, rows=, valid= or mask=PATTERN", map));
       }
-      o.patterns[role] = map.substr(2);
+      o.patterns[static_cast<std::size_t>(role - kRoles.begin())] = map.substr(equals + 1);
     }
     if (!m_raw16.empty()) o.raw16 = m_raw16 == "float16" ? SourceType::F16 : SourceType::BF16;
     if (!m_dtype.empty())
@@ -236,6 +245,8 @@ class ConvertCommand final : public Command {
                                      {"timestep", h.timestep},
                                      {"heads", h.heads.size()},
                                      {"n_q", h.nQ},
+                                     {"n_k", h.nK},
+                                     {"mask", call.keyValid || call.mask},
                                      {"head_dim", h.headDim},
                                      {"has_v", h.valueDim > 0}});
       }
@@ -272,6 +283,11 @@ class ConvertCommand final : public Command {
         video->height, video->width,
         text != nullptr ? fmt::format(" + {} text {}", text->length, text->start == 0 ? "first" : "last") : "",
         plan.header.model.headDim, dtypeName(plan.options.dtype), sizeText(plan.bytes));
+    const auto count = [&](auto&& has) { return std::count_if(plan.calls.begin(), plan.calls.end(), has); };
+    if (const auto some = count([](const PlannedCall& call) { return call.rows.has_value(); }); some > 0)
+      out += fmt::format("  rows     {} of {} calls hold some query rows only\n", some, plan.calls.size());
+    if (const auto masked = count([](const PlannedCall& call) { return call.keyValid || call.mask; }); masked > 0)
+      out += fmt::format("  masks    of {} of {} calls\n", masked, plan.calls.size());
     for (const std::string& line : plan.assumed) out += fmt::format("  assumed  {}\n", line);
     printJson(out);
   }
@@ -279,7 +295,7 @@ class ConvertCommand final : public Command {
   std::string m_in, m_out, m_grid, m_branch, m_timesteps, m_raw16, m_dtype;
   std::vector<std::string> m_maps;
   std::optional<Index> m_text;
-  std::optional<int> m_step, m_layer, m_steps;
+  std::optional<int> m_step, m_layer, m_steps, m_doubleBlocks;
   std::optional<double> m_scale;
   ImportOptions m_options;
   ProfileImportOptions m_profile;

@@ -115,9 +115,26 @@ def hdf5_files():
         file.attrs["grid"] = [2, 3, 4]
 
 
+def sides():
+    """Every third query with its tokens, and which keys count, from each library."""
+    rows, counts = np.arange(0, TOKENS, 3), np.arange(TOKENS) < TOKENS - 4
+    arrays = {"q": value(0)[:, rows], "k": value(1), "v": value(2)}
+    np.savez_compressed(path("sides.npz"), **arrays, q_rows=rows.astype("i4"), key_valid=counts)
+    with h5py.File(path("sides.h5"), "w") as file:
+        for name, array in {**arrays, "q_rows": rows, "key_valid": counts}.items():
+            file[f"step_2/layer_1/{name}"] = array
+    tensors = {name: torch.from_numpy(array)[None].half() for name, array in arrays.items()}
+    added = torch.zeros(1, 1, 1, TOKENS, dtype=torch.float16).masked_fill(~torch.from_numpy(counts), -torch.inf)
+    save_file({**{n: t.contiguous() for n, t in tensors.items()}, "q_rows": torch.from_numpy(rows), "attn_mask": added},
+              path("sides.safetensors"))
+    tensors["attn_mask"] = torch.from_numpy(counts)[None, None, None].expand(1, 1, len(rows), TOKENS)
+    torch.save({**tensors, "q_rows": torch.from_numpy(rows)}, path("sides.pt"))
+
+
 if __name__ == "__main__":
     numpy_files()
     safetensors_files()
     torch_files()
     hostile_files()
     hdf5_files()
+    sides()

@@ -314,8 +314,12 @@ TEST(Importer, ReadsNames) {
   EXPECT_EQ(placeFromName("blocks.11.attn2.q").kind, "cross");
   EXPECT_EQ(placeFromName("l12_h3_k").head, 3);
   EXPECT_EQ(placeFromName("q_v2").role, TensorRole::Query);
-  for (const char* other :
-       {"qkv", "key_valid", "norm_q.weight", "arr_0", "", "//", "99999999999999999999", "layer99999999999_x"}) {
+  EXPECT_EQ(placeFromName("step_3/layer_1/key_valid").role, TensorRole::KeyValid);
+  EXPECT_EQ(placeFromName("step_3/layer_1/q_rows").role, TensorRole::QueryRows);
+  EXPECT_EQ(placeFromName("layer3/attn_mask").role, TensorRole::Mask);
+  EXPECT_EQ(placeFromName("layer3/attn_mask").layer, 3);
+  for (const char* other : {"qkv", "k_mask", "key_padding_mask", "norm_q.weight", "arr_0", "", "//",
+                            "99999999999999999999", "layer99999999999_x"}) {
     EXPECT_EQ(placeFromName(other).role, TensorRole::None) << other;
   }
   const auto fit = placeFromPattern("run{*}/s{step}_l{layer}/{branch}/head{head}.q", "run7a/s3_l12/cond/head5.q");
@@ -329,6 +333,408 @@ TEST(Importer, ReadsNames) {
   EXPECT_TRUE(placeFromPattern("/a/q", "a/q"));
   EXPECT_THAT(errorOf([] { (void)placeFromPattern("{lay}", "q"); }), HasSubstr("{step}"));
   EXPECT_THAT(errorOf([] { (void)placeFromPattern("{layer", "q"); }), HasSubstr("{step}"));
+}
+
+// --- what stands beside queries and keys -----------------------------------------------------------------------------
+
+/// A tensor of a safetensors file; bytes as they are stored.
+struct Stored {
+  std::string name, dtype;
+  std::vector<Index> shape;
+  std::string bytes;
+};
+void writeSafetensors(const fs::path& path, const std::vector<Stored>& tensors, const std::string& metadata = {}) {
+  std::string header = "{", data;
+  if (!metadata.empty()) header += "\"__metadata__\":" + metadata + ",";
+  for (const Stored& t : tensors) {
+    header +=
+        fmt::format(R"({}"{}":{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", &t == tensors.data() ? "" : ",",
+                    t.name, t.dtype, fmt::join(t.shape, ","), data.size(), data.size() + t.bytes.size());
+    data += t.bytes;
+  }
+  header += "}";
+  write(path, little(header.size(), 8) + header + data);
+}
+std::string bytesOf(const auto& values) {
+  std::string out(values.size() * sizeof(values[0]), '\0');
+  std::memcpy(out.data(), values.data(), out.size());
+  return out;
+}
+/// [heads, rows, 8] float32 of value(); `rows`: tokens.
+Stored input(const std::string& name, int role, const std::vector<Index>& rows, int layer = 0, int heads = 2) {
+  std::vector<float> values;
+  for (int h = 0; h < heads; ++h) {
+    for (const Index n : rows) {
+      for (Index c = 0; c < 8; ++c) values.push_back(value(role, 0, layer, h, n, c));
+    }
+  }
+  return {name, "F32", {heads, static_cast<Index>(rows.size()), 8}, bytesOf(values)};
+}
+std::vector<Index> upTo(Index count, Index stride = 1) {
+  std::vector<Index> rows;
+  for (Index i = 0; i < count; i += stride) rows.push_back(i);
+  return rows;
+}
+std::vector<Stored> inputs(const std::vector<Index>& rows, Index keys = 24) {
+  return {input("q", 0, rows), input("k", 1, upTo(keys)), input("v", 2, upTo(keys))};
+}
+std::string ones(std::size_t count) { return std::string(count, '\1'); }
+
+TEST(Importer, ReadsQueryRowsAndMasksOfEachLibrary) {
+  const TemporaryFolder folder;
+  for (const char* name : {"sides.npz", "sides.h5", "sides.safetensors", "sides.pt"}) {
+    const fs::path out = folder / (std::string(name) + ".trace.h5");
+    const Survey survey = surveySource(fixture(name));
+    const ImportPlan plan = planImport(survey, gridOf(2, 3, 4));
+    EXPECT_TRUE(plan.warnings.empty()) << name << ": " << plan.warnings.front();
+    runImport(survey, plan, out, {});
+    const auto trace = openTrace(out);
+    ASSERT_EQ(trace->info().calls.size(), 1U) << name;
+    const CallInfo& call = trace->info().calls.front();
+    EXPECT_TRUE(call.qSubset) << name;
+    EXPECT_TRUE(call.hasKeyValid) << name;
+    EXPECT_FALSE(call.hasDenseMask) << name;
+    for (const int h : {0, 1}) {
+      const HeadData head = trace->load({call.id, h});
+      EXPECT_EQ(head.qRows, upTo(24, 3)) << name;
+      EXPECT_EQ(head.validKeyCount(), 20) << name;
+      EXPECT_EQ(head.validRows().size(), 7U) << name << ": token 21 is padding as a query too";
+      std::vector<float> row(8);
+      for (Index r = 0; r < 8; ++r) {
+        rowToFloat(head.input.q, r, row);
+        for (Index c = 0; c < 8; ++c) ASSERT_EQ(row[static_cast<std::size_t>(c)], value(0, 0, 0, h, 3 * r, c)) << name;
+      }
+    }
+  }
+}
+
+TEST(Importer, OneListOfRowsServesAllCalls) {
+  const TemporaryFolder folder;
+  fs::create_directories(folder / "run");
+  for (const int layer : {0, 1})
+    writeSafetensors(folder / fmt::format("run/layer{}.safetensors", layer), inputs(upTo(24, 6)));
+  writeSafetensors(folder / "run/q_rows.safetensors", {{"q_rows", "U8", {1, 4}, std::string("\0\6\14\22", 4)}});
+  imported(folder / "run", folder / "a.h5", gridOf(2, 3, 4));
+  const auto trace = openTrace(folder / "a.h5");
+  for (const CallInfo& call : trace->info().calls) EXPECT_EQ(trace->load({call.id, 0}).qRows, upTo(24, 6));
+  // The call's own list goes first.
+  auto own = inputs(upTo(24, 6));
+  own.push_back({"q_rows", "I16", {4}, bytesOf(std::vector<std::int16_t>{1, 7, 13, 19})});
+  writeSafetensors(folder / "run/layer1.safetensors", own);
+  imported(folder / "run", folder / "a.h5", gridOf(2, 3, 4));
+  EXPECT_EQ(openTrace(folder / "a.h5")->load({{0, "cond", 0, "self", 0}, 0}).qRows, upTo(24, 6));
+  EXPECT_EQ(openTrace(folder / "a.h5")->load({{0, "cond", 1, "self", 0}, 0}).qRows, (std::vector<Index>{1, 7, 13, 19}));
+}
+
+TEST(Importer, RefusesRowsThatAreNotSaid) {
+  const TemporaryFolder folder;
+  const fs::path in = folder / "s.safetensors";
+  const auto refused = [&](const std::vector<Stored>& extra, std::optional<ErrorCode> code = {}) {
+    auto all = inputs(upTo(24, 6));
+    all.insert(all.end(), extra.begin(), extra.end());
+    writeSafetensors(in, all);
+    const std::string why = errorOf([&] { imported(in, folder / "o.h5", gridOf(2, 3, 4)); }, code);
+    EXPECT_FALSE(fs::exists(folder / "o.h5"));
+    return why;
+  };
+  EXPECT_THAT(refused({}, ErrorCode::Format), AllOf(HasSubstr("4 queries and 24 keys"), HasSubstr("q_rows"),
+                                                    HasSubstr("--map rows=NAME"), HasSubstr("--kind cross")));
+  const auto rows = [](std::vector<std::int64_t> values) {
+    return Stored{"q_rows", "I64", {static_cast<Index>(values.size())}, bytesOf(values)};
+  };
+  EXPECT_THAT(refused({rows({0, 6, 12, 24})}, ErrorCode::Format), HasSubstr("entry 3 is 24"));
+  EXPECT_THAT(refused({rows({0, 6, 6, 12})}, ErrorCode::Format), HasSubstr("rising"));
+  EXPECT_THAT(refused({rows({-1, 6, 7, 12})}, ErrorCode::Format), HasSubstr("entry 0 is -1"));
+  EXPECT_THAT(refused({rows({0, 6, 12})}, ErrorCode::Format), HasSubstr("[4]"));
+  EXPECT_THAT(refused({{"q_rows", "F32", {4}, bytesOf(std::vector<float>{0, 1, 2, 3})}}, ErrorCode::Format),
+              HasSubstr("whole numbers"));
+  EXPECT_THAT(refused({rows({0, 6, 12, 18}), {"query_rows", "U8", {4}, ones(4)}}, ErrorCode::InvalidArgument),
+              HasSubstr("--map rows=NAME"));
+  // Named by the user.
+  auto all = inputs(upTo(24, 6));
+  all.push_back({"picked", "U8", {4}, std::string("\0\6\14\22", 4)});
+  writeSafetensors(in, all);
+  ImportOptions options = gridOf(2, 3, 4);
+  options.patterns[3] = "picked";
+  imported(in, folder / "o.h5", options);
+  EXPECT_TRUE(openTrace(folder / "o.h5")->info().calls.front().qSubset);
+  // Few query rows of many heads are not taken for tokens and heads the other way round.
+  writeSafetensors(in, {input("q", 0, upTo(24, 12), 0, 4), input("k", 1, upTo(24), 0, 4), rows({0, 12})});
+  EXPECT_EQ(planImport(surveySource(in), gridOf(2, 3, 4)).calls.front().header.heads.size(), 4U);
+}
+
+TEST(Importer, CrossAttentionIsTakenWhereItIsWanted) {
+  const TemporaryFolder folder;
+  const fs::path in = folder / "s.safetensors";
+  writeSafetensors(in, {input("blocks.1.attn1.q", 0, upTo(24), 1),
+                        input("blocks.1.attn1.k", 1, upTo(24), 1),
+                        input("blocks.1.attn2.q", 0, upTo(24), 2),
+                        input("blocks.1.attn2.k", 1, upTo(5), 2),
+                        input("blocks.1.attn2.v", 2, upTo(5), 2),
+                        {"blocks.1.attn2.key_valid", "BOOL", {5}, ones(3) + std::string(2, '\0')},
+                        {"blocks.1.attn1.attn_mask", "BOOL", {24}, ones(24)}});
+  const Survey survey = surveySource(in);
+  ImportOptions options = gridOf(2, 3, 4);
+  const ImportPlan without = planImport(survey, options);
+  EXPECT_EQ(without.calls.size(), 1U);
+  EXPECT_THAT(without.warnings,
+              testing::Contains(AllOf(HasSubstr("4 tensors of cross-attention"), HasSubstr("--cross"))));
+  options.cross = true;
+  const ImportPlan with = planImport(survey, options);
+  ASSERT_EQ(with.calls.size(), 2U);
+  EXPECT_TRUE(with.warnings.empty());
+  runImport(survey, with, folder / "o.h5", {});
+  const auto trace = openTrace(folder / "o.h5");
+  const CallInfo* cross = trace->info().find({0, "cond", 1, "cross", 0});
+  ASSERT_NE(cross, nullptr);
+  EXPECT_EQ(cross->nQ, 24);
+  EXPECT_EQ(cross->nK, 5);
+  EXPECT_EQ(trace->load({cross->id, 1}).validKeyCount(), 3);
+  EXPECT_EQ(trace->load({cross->id, 1}).validRows().size(), 24U) << "keys are no tokens of the video here";
+  EXPECT_NE(trace->info().find({0, "cond", 1, "self", 0}), nullptr);
+  // A file of cross-attention alone, which its names do not say.
+  writeSafetensors(in, {input("q", 0, upTo(24)), input("k", 1, upTo(5))});
+  options = gridOf(2, 3, 4);
+  options.kind = "cross";
+  imported(in, folder / "o.h5", options);
+  EXPECT_EQ(openTrace(folder / "o.h5")->info().calls.front().nK, 5);
+  writeSafetensors(in, {input("q", 0, upTo(23)), input("k", 1, upTo(5))});
+  EXPECT_THAT(errorOf([&] { imported(in, folder / "o.h5", options); }), HasSubstr("23 tokens"));
+}
+
+TEST(Importer, MasksBecomeWhatATraceHolds) {
+  const TemporaryFolder folder;
+  const fs::path in = folder / "s.safetensors";
+  const auto plan = [&](const Stored& mask, const ImportOptions& options = gridOf(2, 3, 4)) {
+    auto all = inputs(upTo(24));
+    all.push_back(mask);
+    writeSafetensors(in, all);
+    imported(in, folder / "o.h5", options);
+    return openTrace(folder / "o.h5");
+  };
+  const CallId id{0, "cond", 0, "self", 0};
+  std::string square, causal;
+  std::vector<float> added;
+  for (int r = 0; r < 24; ++r) {
+    for (int c = 0; c < 24; ++c) {
+      square += static_cast<char>(r < 20 && c < 20 ? 1 : 0);
+      causal += static_cast<char>(c <= r ? 1 : 0);
+      added.push_back(c <= r ? 0.0F : -65504.0F);
+    }
+  }
+  // HunyuanVideo's, and HunyuanVideo-1.5's where padding is masked as a query too.
+  auto trace = plan({"attn_mask", "BOOL", {1, 1, 24, 24}, square});
+  EXPECT_TRUE(trace->info().calls[0].hasKeyValid);
+  EXPECT_FALSE(trace->info().calls[0].hasDenseMask);
+  EXPECT_EQ(trace->load({id, 0}).validKeyCount(), 20);
+  EXPECT_EQ(trace->load({id, 0}).validRows().size(), 20U);
+  trace = plan({"attention_mask", "I32", {1, 24}, bytesOf(std::vector<std::int32_t>(24, 1))});
+  EXPECT_FALSE(trace->info().calls[0].hasKeyValid) << "all keys count: no mask";
+  for (const Stored& mask :
+       {Stored{"attn_mask", "BOOL", {24, 24}, causal}, Stored{"attn_mask", "F32", {24, 24}, bytesOf(added)}}) {
+    trace = plan(mask);
+    EXPECT_TRUE(trace->info().calls[0].hasDenseMask);
+    const HeadData head = trace->load({id, 0});
+    ASSERT_EQ(head.input.denseMask.size(), 576U);
+    EXPECT_EQ(std::string(head.input.denseMask.begin(), head.input.denseMask.end()), causal);
+  }
+  // A batch has a mask for each entry.
+  const auto pair = [&](const char* name, int role) {
+    Stored a = input(name, role, upTo(24)), b = input(name, role, upTo(24), 1);
+    return Stored{name, "F32", {2, 2, 24, 8}, a.bytes + b.bytes};
+  };
+  writeSafetensors(
+      in,
+      {pair("q", 0), pair("k", 1), {"attn_mask", "BOOL", {2, 1, 1, 24}, ones(10) + std::string(14, '\0') + ones(24)}});
+  ImportOptions batch = gridOf(2, 3, 4);
+  batch.branches = {"uncond", "cond"};
+  imported(in, folder / "o.h5", batch);
+  EXPECT_EQ(openTrace(folder / "o.h5")->load({{0, "uncond", 0, "self", 0}, 0}).validKeyCount(), 10);
+  EXPECT_FALSE(openTrace(folder / "o.h5")->info().find({0, "cond", 0, "self", 0})->hasKeyValid);
+
+  const auto refused = [&](const Stored& mask, ErrorCode code, const ImportOptions& options = gridOf(2, 3, 4)) {
+    fs::remove(folder / "o.h5");
+    const std::string why = errorOf([&] { plan(mask, options); }, code);
+    EXPECT_FALSE(fs::exists(folder / "o.h5"));
+    return why;
+  };
+  EXPECT_THAT(refused({"attn_mask", "BOOL", {1, 2, 24, 24}, causal + causal}, ErrorCode::Unsupported),
+              AllOf(HasSubstr("between heads"), HasSubstr("--map mask=none")));
+  EXPECT_THAT(refused({"attn_mask", "BOOL", {23}, ones(23)}, ErrorCode::Unsupported), HasSubstr("keys'"));
+  EXPECT_THAT(refused({"attn_mask", "BOOL", {1, 1, 5, 24}, ones(120)}, ErrorCode::Unsupported), HasSubstr("queries'"));
+  added[3] = 0.5F;
+  EXPECT_THAT(refused({"attn_mask", "F32", {24, 24}, bytesOf(added)}, ErrorCode::Unsupported),
+              AllOf(HasSubstr("adds 0.5"), HasSubstr("no biases")));
+  EXPECT_THAT(refused({"attn_mask", "F32", {24}, bytesOf(std::vector<float>(24, 1))}, ErrorCode::Unsupported),
+              HasSubstr("as bool"));
+  EXPECT_THAT(refused({"attn_mask", "BOOL", {24}, std::string(24, '\0')}, ErrorCode::Format),
+              HasSubstr("masks every key"));
+  ImportOptions small = gridOf(2, 3, 4);
+  small.memoryLimitBytes = 5000;
+  auto wide = inputs(upTo(24));
+  EXPECT_THAT(refused({"key_valid", "F32", {24}, bytesOf(std::vector<float>(24, 1))}, ErrorCode::Unsupported),
+              HasSubstr("no yes or no"));
+  // Left out by name; masks of padding mean two things and are never guessed.
+  ImportOptions none = gridOf(2, 3, 4);
+  none.patterns[5] = "none";
+  EXPECT_FALSE(plan({"attn_mask", "BOOL", {24, 24}, causal}, none)->info().calls[0].hasDenseMask);
+  EXPECT_FALSE(plan({"key_padding_mask", "BOOL", {24}, ones(3) + std::string(21, '\0')})->info().calls[0].hasKeyValid);
+  none.patterns[5].clear();
+  none.patterns[4] = "key_padding_mask";
+  EXPECT_EQ(
+      plan({"key_padding_mask", "BOOL", {24}, ones(3) + std::string(21, '\0')}, none)->load({id, 0}).validKeyCount(),
+      3);
+}
+
+TEST(Importer, SingleBlocksFollowDoubleOnes) {
+  const TemporaryFolder folder;
+  const fs::path in = folder / "s.safetensors";
+  std::vector<Stored> tensors;
+  for (const char* block :
+       {"transformer_blocks.0", "transformer_blocks.1", "single_transformer_blocks.0", "single_transformer_blocks.2"}) {
+    tensors.push_back(input(fmt::format("{}.attn.q", block), 0, upTo(24)));
+    tensors.push_back(input(fmt::format("{}.attn.k", block), 1, upTo(24)));
+  }
+  tensors.push_back(input("context_embedder.token_refiner.refiner_blocks.0.attn.q", 0, upTo(6)));
+  tensors.push_back(input("context_embedder.token_refiner.refiner_blocks.0.attn.k", 1, upTo(6)));
+  writeSafetensors(in, tensors);
+  const auto layers = [&](const ImportOptions& options) {
+    const ImportPlan plan = planImport(surveySource(in), options);
+    EXPECT_THAT(plan.warnings, testing::Contains(HasSubstr("refiner")));
+    std::vector<int> out;
+    for (const PlannedCall& call : plan.calls) out.push_back(call.header.id.layer);
+    return std::pair(out, fmt::format("{}", fmt::join(plan.assumed, "\n")));
+  };
+  ImportOptions options = gridOf(2, 3, 4);
+  EXPECT_EQ(layers(options).first, (std::vector<int>{0, 1, 2, 4}));
+  EXPECT_THAT(layers(options).second, AllOf(HasSubstr("single block 0 is layer 2"), HasSubstr("--double-blocks")));
+  options.family = "hunyuanvideo";
+  EXPECT_EQ(layers(options).first, (std::vector<int>{0, 1, 20, 22}));
+  EXPECT_THAT(layers(options).second, HasSubstr("20 double blocks"));
+  options.doubleBlocks = 5;
+  EXPECT_EQ(layers(options).first, (std::vector<int>{0, 1, 5, 7}));
+  EXPECT_THAT(layers(options).second, testing::Not(HasSubstr("single block")));
+  options.doubleBlocks = 1;
+  EXPECT_THAT(errorOf([&] { (void)planImport(surveySource(in), options); }), HasSubstr("holds double block 1"));
+  EXPECT_EQ(placeFromName("double_blocks.3.img_attn.k").stack, "double");
+  EXPECT_EQ(placeFromName("single_blocks.3.q").stack, "single");
+  EXPECT_EQ(placeFromName("blocks.3.attn1.q").stack, "");
+}
+
+TEST(Importer, AFolderThatDisagreesSaysSo) {
+  const TemporaryFolder folder;
+  fs::create_directories(folder / "run");
+  writeSafetensors(folder / "run/layer0.safetensors", inputs(upTo(24)), R"({"grid":"2,3,4"})");
+  writeSafetensors(folder / "run/layer1.safetensors", inputs(upTo(24)), R"({"grid":"4,3,2"})");
+  writeSafetensors(folder / "run/layer2.safetensors", inputs(upTo(24)), R"({"grid":"4,3,2"})");
+  EXPECT_THAT(surveySource(folder / "run").warnings,
+              testing::ElementsAre(AllOf(HasSubstr("layer1.safetensors says grid = 4,3,2"), HasSubstr("2,3,4"))));
+}
+
+TEST(Importer, LookingAtAFolderStops) {
+  const TemporaryFolder folder;
+  fs::create_directories(folder / "run");
+  for (int i = 0; i < 300; ++i) write(folder / fmt::format("run/{}.txt", i), "x");
+  std::stop_source stop;
+  stop.request_stop();
+  Control control;
+  control.stop = stop.get_token();
+  EXPECT_THROW((void)isImportable(folder / "run", control), Cancelled);
+  EXPECT_THROW((void)surveySource(folder / "run", control), Cancelled);
+  EXPECT_FALSE(isImportable(folder / "run"));
+}
+
+TEST(Importer, MembersOfALargeNpzAreNotAllUnpackedAtOnce) {
+  const TemporaryFolder folder;
+  // numpy's own deflated arrays, again and again under other names.
+  const std::string whole = readWholeFile(fixture("deflated.npz"), 1 << 20);
+  std::string body, directory;
+  constexpr int kLayers = 20;
+  std::size_t count = 0;
+  for (std::size_t at = 0; (at = whole.find("PK\x01\x02", at)) != std::string::npos; ++at) {
+    const auto u16 = [&](std::size_t i) {
+      return static_cast<std::size_t>(static_cast<unsigned char>(whole[i]) | static_cast<unsigned char>(whole[i + 1])
+                                                                                 << 8);
+    };
+    const auto u32 = [&](std::size_t i) { return u16(i) | u16(i + 2) << 16; };
+    const std::string name = whole.substr(at + 46, u16(at + 28));
+    const std::size_t header = u32(at + 42), data = header + 30 + u16(header + 26) + u16(header + 28);
+    const std::string facts = whole.substr(at + 10, 18);  // method, time, checksum, sizes
+    const std::string packed = whole.substr(data, u32(at + 20));
+    for (int layer = 0; layer < kLayers; ++layer, ++count) {
+      const std::string full = fmt::format("layer{}/{}", layer, name);
+      directory += "PK\x01\x02" + little(20, 2) + little(20, 2) + little(0, 2) + facts + little(full.size(), 2) +
+                   little(0, 2) + little(0, 2) + little(0, 4) + little(0, 4) + little(body.size(), 4) + full;
+      body +=
+          "PK\x03\x04" + little(20, 2) + little(0, 2) + facts + little(full.size(), 2) + little(0, 2) + full + packed;
+    }
+  }
+  ASSERT_EQ(count, std::size_t{3 * kLayers});
+  write(folder / "many.npz", body + directory + "PK\x05\x06" + little(0, 4) + little(count, 2) + little(count, 2) +
+                                 little(directory.size(), 4) + little(body.size(), 4) + little(0, 2));
+  const auto descriptors = [] {
+    return std::distance(fs::directory_iterator("/proc/self/fd"), fs::directory_iterator());
+  };
+  const auto before = descriptors();
+  std::ptrdiff_t most = 0;
+  Control control;
+  control.progress = [&](double) { most = std::max(most, descriptors() - before); };
+  const Survey survey = surveySource(folder / "many.npz");
+  runImport(survey, planImport(survey, gridOf(2, 3, 4)), folder / "o.h5", control);
+  EXPECT_LT(most, 15) << "the archive, the trace, and a few members";
+  const auto trace = openTrace(folder / "o.h5");
+  EXPECT_EQ(trace->info().calls.size(), std::size_t{kLayers});
+  expectValues(*trace, {0, "cond", kLayers - 1, "self", 0}, 0, 0);
+}
+
+TEST(Importer, SmallFilesCannotAskForMuchMemory) {
+  const TemporaryFolder folder;
+  const auto joined = [](std::initializer_list<std::string> parts) { return fmt::format("{}", fmt::join(parts, "")); };
+  const auto refused = [&](std::initializer_list<std::string> pickle) {
+    write(folder / "p.pt",
+          zipOf({{"p/data.pkl", joined({"\x80\x02", joined(pickle), "."})}, {"p/data/0", std::string(64, '\0')}}));
+    return errorOf([&] { (void)surveySource(folder / "p.pt"); }, ErrorCode::Format);
+  };
+  EXPECT_THAT(refused({"N", std::string(1'200'000, '\x94')}), HasSubstr("remembers far more"));
+  EXPECT_THAT(refused({std::string(1'200'000, '(')}), HasSubstr("nested deeper"));
+  // A storage's key of 300 bytes, and shapes of 40 axes.
+  const auto key = [&](std::size_t n) { return joined({"X", little(n, 4), std::string(n, '0')}); };
+  const auto storage = [&](std::size_t n) {
+    return joined({"(X", little(7, 4), "storage", "ctorch\nFloatStorage\n", key(n), key(3), "K\x10tQ"});
+  };
+  const std::string rebuild = "ctorch._utils\n_rebuild_tensor_v2\n(";
+  EXPECT_THAT(refused({storage(300)}), HasSubstr("storage's name"));
+  std::string axes;
+  for (int i = 0; i < 40; ++i) axes += "K\x01";
+  const std::string zero("K\0", 2);
+  EXPECT_THAT(refused({rebuild, storage(1), zero, "(", axes, "t(", axes, "t\x89}tR"}), HasSubstr("at most 16"));
+  // The same tensor under ever longer names.
+  std::string nested;
+  for (int i = 0; i < 20; ++i) nested += joined({"}", key(500)});
+  nested += "](";
+  for (int i = 0; i < 8000; ++i) nested += "h\x05";
+  nested += "e";
+  for (int i = 0; i < 20; ++i) nested += "s";
+  const std::string tensor = joined({rebuild, storage(1), zero, "K\x02K\x02\x86K\x02K\x01\x86\x89}tRq\x05", "0"});
+  EXPECT_THAT(refused({tensor, nested}), HasSubstr("more text"));
+
+  const std::string deep(100'000, '[');
+  write(folder / "s.safetensors", joined({little(deep.size() + 5, 8), "{\"q\":", deep}));
+  EXPECT_THAT(errorOf([&] { (void)surveySource(folder / "s.safetensors"); }, ErrorCode::Format),
+              HasSubstr("nested deeper"));
+  write(folder / "v.jsonl", joined({R"({"avg_density": )", deep, "\n"}));
+  EXPECT_THAT(
+      errorOf([&] { (void)importerFor(folder / "v.jsonl")->readProfile(folder / "v.jsonl", {}); }, ErrorCode::Format),
+      HasSubstr("nested deeper"));
+  // Expanded views cost nothing in a file, but their heads would in memory.
+  std::vector<Stored> tensors;
+  std::string header = "{";
+  for (int i = 0; i < 60; ++i)
+    header += fmt::format(R"({}"layer{}/q":{{"dtype":"F16","shape":[1,65000,1,0],"data_offsets":[0,0]}})",
+                          i == 0 ? "" : ",", i);
+  header += "}";
+  write(folder / "s.safetensors", joined({little(header.size(), 8), header}));
+  errorOf([&] { (void)planImport(surveySource(folder / "s.safetensors"), {}); });
 }
 
 // --- files that no library would write -------------------------------------------------------------------------------

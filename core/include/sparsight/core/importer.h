@@ -22,8 +22,9 @@ namespace sparsight {
 
 // --- what is inside a foreign file -----------------------------------------------------------------------------------
 
-/// Which of attention's inputs a tensor is.
-enum class TensorRole : std::uint8_t { None, Query, Key, Value };
+/// Which of attention's inputs a tensor is. QueryRows: the token of each stored query row, where not all are stored.
+/// KeyValid: which keys count. Mask: which keys count, for each query row or for all.
+enum class TensorRole : std::uint8_t { None, Query, Key, Value, QueryRows, KeyValid, Mask };
 /// Element types that can be read: into float16, bfloat16 or float32 without loss, float64 rounded to float32.
 enum class SourceType : std::uint8_t { F16, BF16, F32, F64 };
 [[nodiscard]] std::size_t sourceItemSize(SourceType type) noexcept;
@@ -36,6 +37,8 @@ struct TensorPlace {
   std::optional<int> step, layer, head, call;
   std::optional<double> timestep;
   std::string branch, kind;
+  /// "single" or "double" where blocks of two sorts are numbered apart ("single_transformer_blocks.3"); else empty.
+  std::string stack;
   friend bool operator==(const TensorPlace&, const TensorPlace&) = default;
 };
 
@@ -47,6 +50,7 @@ struct FoundTensor {
   std::string dtype;               ///< as the file calls it
   std::optional<SourceType> type;  ///< nullopt: no input of attention has this type
   bool sixteenBits = false;        ///< 2-byte elements without a meaning of their own (uint16, opaque)
+  int wholeBytes = 0;              ///< size of whole numbers and truth values; 0: the elements are something else
   std::string axes;                ///< letters of ImportOptions::axes where the file says them; else empty
   TensorPlace place;
 
@@ -62,8 +66,8 @@ class TensorFile {
   /// What the file states beside tensors: "grid" = "5,4,6", "timestep" = "951", ...
   [[nodiscard]] const std::map<std::string, std::string, std::less<>>& facts() const noexcept { return m_facts; }
   /// Copies the plane that two axes span at `index` (its entries for these axes are ignored) to out
-  /// [shape[rowAxis], shape[columnAxis]], row-major, in the tensor's element type and this machine's byte order. Stops
-  /// with Cancelled between slabs. Throws Error{Io|Format}.
+  /// [shape[rowAxis], shape[columnAxis]], row-major, in the tensor's element type and this machine's byte order.
+  /// rowAxis = shape.size(): one row. Stops with Cancelled between slabs. Throws Error{Io|Format}.
   virtual void readPlane(std::size_t tensor, std::span<const Index> index, std::size_t rowAxis, std::size_t columnAxis,
                          std::span<std::byte> out, const Control& control) = 0;
 
@@ -117,8 +121,9 @@ class Importer {
 [[nodiscard]] std::span<const Importer* const> allImporters();
 /// By content, else by name; nullptr: nobody's (also for our own traces, plans, results and profiles).
 [[nodiscard]] const Importer* importerFor(const std::filesystem::path& path);
-/// Would surveySource or readProfile of an importer take this? Looks at names of a folder's files and one file's head.
-[[nodiscard]] bool isImportable(const std::filesystem::path& path);
+/// Would surveySource or readProfile of an importer take this? Looks at a folder's files until one is known, and at one
+/// file's head. Stops with Cancelled between files. Throws Error{Io|InvalidArgument}.
+[[nodiscard]] bool isImportable(const std::filesystem::path& path, const Control& control = {});
 
 /// Everything found in a file or folder.
 struct Survey {
@@ -177,9 +182,13 @@ struct ImportOptions {
   std::vector<double> timesteps;      ///< the full schedule
   /// One letter per axis: S step, L layer, B batch, H head, N token, D channel; empty: by shape.
   std::string axes;
-  std::array<std::string, 3> patterns;  ///< of q, k and v, see placeFromPattern; empty: by name
-  std::optional<SourceType> raw16;      ///< what 2-byte elements without a type are
-  std::optional<DType> dtype;           ///< stored type; nullopt: the narrowest that holds every value as it is
+  /// Of q, k, v, query rows, valid keys and masks (TensorRole), see placeFromPattern; empty: by name, but where one of
+  /// the first three is said, q, k and v have no other names.
+  std::array<std::string, 6> patterns;
+  bool cross = false;               ///< cross-attention too, where names say that it is; else it is left out
+  std::optional<int> doubleBlocks;  ///< of a model whose single blocks follow: single block 0 is this layer
+  std::optional<SourceType> raw16;  ///< what 2-byte elements without a type are
+  std::optional<DType> dtype;       ///< stored type; nullopt: the narrowest that holds every value as it is
   int deflate = 0;
   Index memoryLimitBytes = 0;  ///< for one head's q, k and v; 0: 2 GiB
 };
@@ -207,6 +216,9 @@ struct PlaneSource {
 struct PlannedCall {
   CallHeader header;
   std::vector<PlaneSource> q, k, v;  ///< per stored head; v empty: none
+  /// The token of each query row; which keys count, [nK]; or for each query row, [nQ, nK]. Read when the call is
+  /// written.
+  std::optional<PlaneSource> rows, keyValid, mask;
 };
 /// Everything a conversion will do and has taken for granted, before a byte is written.
 struct ImportPlan {
@@ -216,6 +228,7 @@ struct ImportPlan {
   std::vector<std::string> assumed;   ///< recorded in the trace, one line each
   std::vector<std::string> warnings;  ///< tensors left out and why
   double bytes = 0;                   ///< of the tensors as they will be written
+  Index memoryLimitBytes = 0;         ///< for a mask that differs between queries
 };
 /// Throws Error{InvalidArgument} that says what is missing, proposes values, and names the option; Error{Format} for
 /// tensors that do not fit each other.
