@@ -19,6 +19,7 @@
 #include "ui/dialogs/export_dialog.h"
 #include "ui/dialogs/file_dialogs.h"
 #include "ui/dialogs/import_dialog.h"
+#include "ui/dialogs/profile_facts_dialog.h"
 #include "ui/icons.h"
 #include "ui/session.h"
 
@@ -36,6 +37,7 @@ struct Loaded {
   std::optional<Profile> json;
   std::shared_ptr<const CsvReadings> csv;
   bool foreign = false;  ///< of another program: never saved back
+  bool asks = false;     ///< of which something is missing, or would be taken for granted
   QStringList remarks;
 };
 
@@ -92,6 +94,15 @@ void askConvention(Session& session, QWidget* window, const QString& path, std::
   dialog->open();
 }
 
+void askFacts(Session& session, QWidget* window, const QString& path) {
+  auto* dialog = new ProfileFactsDialog(session, path, window);
+  dialog->setAttribute(Qt::WA_DeleteOnClose);
+  QObject::connect(dialog, &QDialog::accepted, window, [&session, window, dialog] {
+    replaceProfile(session, window, dialog->read()->profile, QString(), true);
+  });
+  dialog->open();
+}
+
 void load(Session& session, QWidget* window, const QString& path, bool alwaysAsk) {
   JobSpec spec;
   spec.name = "Open profile " + QFileInfo(path).fileName().toStdString();
@@ -101,15 +112,21 @@ void load(Session& session, QWidget* window, const QString& path, bool alwaysAsk
   session.jobs()
       .submit<std::shared_ptr<const Loaded>>(
           spec,
-          [path](JobContext&) {
+          [path, asking = window != nullptr](JobContext&) {
             const std::filesystem::path file(path.toStdString());
             auto out = std::make_shared<Loaded>();
             if (const Importer* importer = importerFor(file); importer != nullptr && importer->isProfile()) {
-              ProfileImport read = importer->readProfile(file, {});
-              out->json = std::move(read.profile);
               out->foreign = true;
-              for (const auto* lines : {&read.assumed, &read.warnings}) {
-                for (const std::string& line : *lines) out->remarks << QString::fromStdString(line);
+              try {
+                ProfileImport read = importer->readProfile(file, {});
+                out->asks = !read.assumed.empty();
+                out->json = std::move(read.profile);
+                for (const auto* lines : {&read.assumed, &read.warnings}) {
+                  for (const std::string& line : *lines) out->remarks << QString::fromStdString(line);
+                }
+              } catch (const Error& error) {
+                if (error.code() != ErrorCode::InvalidArgument || !asking) throw;
+                out->asks = true;
               }
               return std::shared_ptr<const Loaded>(out);
             }
@@ -130,6 +147,11 @@ void load(Session& session, QWidget* window, const QString& path, bool alwaysAsk
             if (std::holds_alternative<Cancelled>(outcome)) return;
             const auto loaded = std::get<std::shared_ptr<const Loaded>>(outcome);
             rememberDirectory(session, path);
+            if (loaded->asks && guard != nullptr) {
+              askFacts(session, guard, path);
+              return;
+            }
+            if (!loaded->json && !loaded->csv) return;  // the window that would ask is gone
             if (loaded->json) {
               // What was read from another program's file must not be written back into it by a plain Save.
               replaceProfile(session, guard, *loaded->json, loaded->foreign ? QString() : path, loaded->foreign);
@@ -406,7 +428,7 @@ ProfileActions::ProfileActions(Session& session, QWidget* window, QObject* paren
                 tr("JSON keeps locks, notes and holes; CSV is what SVOO loads"),
                 [](Session& s, QWidget* w) { profile_actions::saveAs(s, w); });
   exportProfile = make(tr("Export profile..."), "profile.export", QStringLiteral("export"), key("Ctrl+E"),
-                       tr("SVOO CSV or JSON, with preview and checks"), &profile_actions::exportDialog);
+                       tr("What a runtime loads, with preview and checks"), &profile_actions::exportDialog);
   profileTrace = make(tr("Profile this trace (SVOO)"), "profile.measure", QStringLiteral("method"), {},
                       tr("Measures the exact density of every captured head; the result becomes the open profile"),
                       &profile_actions::profileTrace);

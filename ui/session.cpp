@@ -655,7 +655,7 @@ void Session::openFile(const QString& path, bool afterOthers) {
                context.checkpoint();
                Opened opened;
                opened.path = path;
-               if (isImportable(file)) {
+               if (isImportable(file, context.control())) {
                  const Importer* importer = importerFor(file);
                  opened.isForeign = importer == nullptr || !importer->isProfile();
                  opened.isProfile = !opened.isForeign && delegate;

@@ -16,6 +16,7 @@
 
 #include "sparsight/core/trace.h"
 #include "tests/gui/gui_fixture.h"
+#include "ui/dialogs/profile_facts_dialog.h"
 #include "ui/dialogs/trace_import_dialog.h"
 #include "ui/main_window.h"
 #include "ui/session.h"
@@ -175,6 +176,92 @@ class TestTraceImport : public QObject {
     QCOMPARE(window.findChildren<TraceImportDialog*>().size(), 1);
     QCOMPARE(dialog->survey()->tensors.size(), std::size_t{3});
     dialog->reject();
+  }
+
+  void whatALogDoesNotSayIsAsked() {
+    const QString path = m_dir.filePath(QStringLiteral("asked.jsonl"));
+    QFile file(path);
+    QVERIFY(file.open(QIODevice::WriteOnly));
+    file.write("{\"timestep\": 900.0, \"layer\": 1, \"avg_density\": 0.5, \"density\": [[0.25, 0.75]]}\n");
+    file.close();
+    MainWindow window(*m_session, Settings());
+    window.show();
+    window.openFiles({path});
+    ProfileFactsDialog* dialog = nullptr;
+    QVERIFY(eventually([&] { return (dialog = window.findChild<ProfileFactsDialog*>()) != nullptr; }));
+    QVERIFY(eventually([&] { return dialog->isSettled(); }));
+    QVERIFY(dialog->read() != nullptr);
+    QVERIFY2(m_session->profile().isEmpty(), "nothing is taken for granted unseen");
+    auto* assumed = child<QListWidget>(*dialog, "facts.assumed");
+    auto* open = child<QPushButton>(*dialog, "facts.open");
+    const auto all = [&] {
+      QString text;
+      for (int i = 0; i < assumed->count(); ++i) text += assumed->item(i)->text() + QLatin1Char('\n');
+      return text;
+    };
+    QVERIFY2(all().contains(QStringLiteral("the whole run")), qPrintable(all()));
+    QVERIFY2(!all().contains(QStringLiteral("--")), qPrintable(all()));
+    child<QSpinBox>(*dialog, "facts.steps")->setValue(4);
+    child<QSpinBox>(*dialog, "facts.layers")->setValue(1);
+    QVERIFY(eventually([&] { return dialog->isSettled(); }));
+    QVERIFY2(!open->isEnabled(), "layer 1 is the second one");
+    QVERIFY(!child<QLabel>(*dialog, "facts.state")->text().contains(QStringLiteral("--")));
+    child<QSpinBox>(*dialog, "facts.layers")->setValue(3);
+    QVERIFY(eventually([&] { return dialog->isSettled(); }));
+    auto* timesteps = child<QLineEdit>(*dialog, "facts.timesteps");
+    timesteps->setText(QStringLiteral("1000, x"));
+    QVERIFY(!open->isEnabled());
+    timesteps->setText(QStringLiteral("1000, 900, 500, 100"));
+    QVERIFY(eventually([&] { return dialog->isSettled(); }));
+    QVERIFY2(open->isEnabled(), qPrintable(child<QLabel>(*dialog, "facts.state")->text()));
+    open->click();
+    QVERIFY(eventually([&] { return !m_session->profile().isEmpty(); }));
+    QCOMPARE(m_session->profile().current().steps(), 4);
+    QCOMPARE(m_session->profile().current().layers(), 3);
+    QCOMPARE(m_session->profile().current().at({1, 1, 1}), 0.75);
+    QVERIFY2(m_session->profile().filePath().isEmpty(), "never saved back into the log");
+  }
+
+  void aScriptWithoutAModelIsAsked() {
+    const QString path = m_dir.filePath(QStringLiteral("own.sh"));
+    QFile file(path);
+    QVERIFY(file.open(QIODevice::WriteOnly));
+    file.write("#!/bin/sh\npython x.py --pattern SVG --sparsity 0.3\n");
+    file.close();
+    MainWindow window(*m_session, Settings());
+    window.show();
+    window.openFiles({path});
+    ProfileFactsDialog* dialog = nullptr;
+    QVERIFY(eventually([&] { return (dialog = window.findChild<ProfileFactsDialog*>()) != nullptr; }));
+    QVERIFY(eventually([&] { return dialog->isSettled(); }));
+    QVERIFY(dialog->read() == nullptr);
+    const QString state = child<QLabel>(*dialog, "facts.state")->text();
+    QVERIFY2(state.contains(QStringLiteral("Layers")) && !state.contains(QStringLiteral("--")), qPrintable(state));
+    for (const char* name : {"facts.steps", "facts.layers", "facts.heads"}) child<QSpinBox>(*dialog, name)->setValue(2);
+    QVERIFY(eventually([&] { return dialog->isSettled() && dialog->read() != nullptr; }));
+    dialog->reject();
+    QVERIFY(eventually([&] { return window.findChild<ProfileFactsDialog*>() == nullptr; }));
+    QVERIFY(m_session->profile().isEmpty());
+  }
+
+  void rowsAndCrossAttentionAreExplainedWithoutOptions() {
+    TraceImportDialog dialog(*m_session, {fixture("sides.pt")}, &m_parent);
+    dialog.setPath(m_dir.filePath(QStringLiteral("sides.h5")));
+    QVERIFY(eventually([&] { return dialog.survey() != nullptr && dialog.isSettled(); }));
+    type(dialog, 2, 3, 4);
+    QVERIFY2(go(dialog)->isEnabled(), qPrintable(state(dialog)));
+    auto* found = child<QTreeWidget>(dialog, "import.found");
+    QStringList read;
+    for (int i = 0; i < found->topLevelItemCount(); ++i) read << found->topLevelItem(i)->text(3);
+    QVERIFY2(read.contains(QStringLiteral("query rows")) && read.contains(QStringLiteral("mask")),
+             qPrintable(read.join(QLatin1Char(';'))));
+    QVERIFY(dialog.plan()->calls.front().rows && dialog.plan()->calls.front().mask);
+    // Other keys: the rows' tokens are not said any more.
+    child<QLineEdit>(dialog, "import.pattern0")->setText(QStringLiteral("q"));
+    child<QLineEdit>(dialog, "import.pattern1")->setText(QStringLiteral("attn_mask"));
+    QVERIFY(eventually([&] { return dialog.isSettled(); }));
+    QVERIFY(!go(dialog)->isEnabled());
+    QVERIFY2(!state(dialog).contains(QStringLiteral("--")), qPrintable(state(dialog)));
   }
 
   void theDensityLogBecomesAProfile() {

@@ -47,7 +47,13 @@ QString shapeText(const std::vector<Index>& shape) {
 /// "q, layer 3, timestep 951".
 QString placeText(const TensorPlace& place) {
   if (place.role == TensorRole::None) return TraceImportDialog::tr("not used");
-  QStringList parts{QString(QLatin1Char("qkv"[static_cast<int>(place.role) - 1]))};
+  static const QString names[] = {QStringLiteral("q"),
+                                  QStringLiteral("k"),
+                                  QStringLiteral("v"),
+                                  TraceImportDialog::tr("query rows"),
+                                  TraceImportDialog::tr("valid keys"),
+                                  TraceImportDialog::tr("mask")};
+  QStringList parts{names[static_cast<int>(place.role) - 1]};
   if (place.step) parts << TraceImportDialog::tr("step %1").arg(*place.step);
   if (!place.step && place.timestep) parts << TraceImportDialog::tr("timestep %1").arg(*place.timestep);
   if (place.layer) parts << TraceImportDialog::tr("layer %1").arg(*place.layer);
@@ -69,6 +75,10 @@ QString withoutOptions(QString line) {
       proposals(QStringLiteral("[.;] Say --(grid|preset).*$"));
   line.remove(inParentheses).remove(proposals);
   const std::pair<const char*, QString> fields[] = {
+      {", or name them: --map rows=NAME", {}},
+      {"say --kind cross", TraceImportDialog::tr("its names have to say so: attn2, cross")},
+      {"; leave it out with --map mask=none", {}},
+      {"--memory-limit", TraceImportDialog::tr("the memory limit")},
       {"--text-first", TraceImportDialog::tr("before the video")},
       {"--map", TraceImportDialog::tr("the fields Queries, Keys, Values")},
       {"--axes", TraceImportDialog::tr("field Axes")},
@@ -76,6 +86,7 @@ QString withoutOptions(QString line) {
       {"--branch", TraceImportDialog::tr("field Guidance branch")},
       {"--scale", TraceImportDialog::tr("Score scale")},
       {"--steps", TraceImportDialog::tr("field Steps of the run")},
+      {"--double-blocks N", TraceImportDialog::tr("field Double blocks")},
       {"--preset", TraceImportDialog::tr("a model")},
       {"--grid", TraceImportDialog::tr("a token grid")},
       {"--text", TraceImportDialog::tr("text tokens")}};
@@ -239,6 +250,15 @@ void TraceImportDialog::build() {
   auto* layerLabel = new QLabel(tr("Layer"));
   auto* stepsLabel = new QLabel(tr("Steps of the run"));
   more->addRow(tr("Step index"), rowOf({m_step, layerLabel, m_layer, stepsLabel, m_steps}));
+  m_cross = new QCheckBox(tr("cross-attention too"));
+  m_cross->setObjectName(QStringLiteral("import.cross"));
+  m_cross->setToolTip(tr("Calls whose names say that their keys are text: attn2, cross"));
+  m_doubleBlocks = spin("import.doubleBlocks", -1, none, tr("Layer of single block 0"));
+  m_doubleBlocks->setToolTip(
+      tr("Where double and single blocks are numbered apart: how many double blocks come first"));
+  auto* blocksLabel = new QLabel(tr("Double blocks"));
+  blocksLabel->setBuddy(m_doubleBlocks);
+  more->addRow(tr("Calls"), rowOf({m_cross, blocksLabel, m_doubleBlocks}));
   m_moreArea->hide();
   body->addWidget(m_moreArea);
 
@@ -299,9 +319,9 @@ void TraceImportDialog::build() {
   };
   connect(m_preset, &QComboBox::currentIndexChanged, this, changed);
   connect(m_proposals, &QComboBox::activated, this, [this](int index) { takeProposal(index); });
-  for (QSpinBox* box : {m_grid[0], m_grid[1], m_grid[2], m_text, m_step, m_layer, m_steps})
+  for (QSpinBox* box : {m_grid[0], m_grid[1], m_grid[2], m_text, m_step, m_layer, m_steps, m_doubleBlocks})
     connect(box, &QSpinBox::valueChanged, this, changed);
-  connect(m_textFirst, &QCheckBox::toggled, this, changed);
+  for (QCheckBox* box : {m_textFirst, m_cross}) connect(box, &QCheckBox::toggled, this, changed);
   connect(m_branch, &QComboBox::currentTextChanged, this, changed);
   connect(m_raw16, &QComboBox::currentIndexChanged, this, changed);
   for (QLineEdit* edit : {m_scale, m_axes, m_patterns[0], m_patterns[1], m_patterns[2]})
@@ -408,6 +428,8 @@ ImportOptions TraceImportDialog::options() const {
   if (m_step->value() >= 0) o.step = m_step->value();
   if (m_layer->value() >= 0) o.layer = m_layer->value();
   if (m_steps->value() > 0) o.steps = m_steps->value();
+  o.cross = m_cross->isChecked();
+  if (m_doubleBlocks->value() >= 0) o.doubleBlocks = m_doubleBlocks->value();
   return o;
 }
 

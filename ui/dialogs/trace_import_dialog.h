@@ -78,8 +78,8 @@ class TraceImportDialog : public QDialog {
   QFormLayout* m_form = nullptr;
   QComboBox *m_preset = nullptr, *m_proposals = nullptr, *m_branch = nullptr, *m_raw16 = nullptr;
   std::array<QSpinBox*, 3> m_grid{};
-  QSpinBox *m_text = nullptr, *m_step = nullptr, *m_layer = nullptr, *m_steps = nullptr;
-  QCheckBox *m_textFirst = nullptr, *m_replace = nullptr;
+  QSpinBox *m_text = nullptr, *m_step = nullptr, *m_layer = nullptr, *m_steps = nullptr, *m_doubleBlocks = nullptr;
+  QCheckBox *m_textFirst = nullptr, *m_cross = nullptr, *m_replace = nullptr;
   QLineEdit *m_scale = nullptr, *m_axes = nullptr, *m_path = nullptr;
   std::array<QLineEdit*, 3> m_patterns{};
   QToolButton* m_more = nullptr;

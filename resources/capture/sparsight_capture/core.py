@@ -177,7 +177,7 @@ class Capture:
 
     # --- begin and end ------------------------------------------------------------------------------------------------
     def __enter__(self) -> Capture:
-        problems = [p for m in self._models for p in obstacles(m.module, m.component)]
+        problems = [p for m in self._models for p in obstacles(m.module, m.component if self._pipe is not None else "model")]
         if _SDPA is not F.scaled_dot_product_attention:
             problems.append("torch.nn.functional.scaled_dot_product_attention was replaced after this package was imported")
         if not isinstance(_SDPA, type(len)):
@@ -263,6 +263,8 @@ class Capture:
 
     def _why_nothing(self) -> str:
         names = ", ".join(m.component for m in self._models)
+        if not self._forwards and self._pipe is None:
+            return "nothing was captured: the model never ran inside the context. Call it there, on the same thread"
         if not self._forwards:
             return (
                 f"nothing was captured: {names} never ran inside the context. Run the pipeline inside it, on the same thread, "

@@ -517,6 +517,15 @@ def test_any_module_with_gqa(tmp_path: Path):
     assert some["module"] == "layers.0"
 
 
+def test_a_model_in_training_mode_is_refused_by_what_the_user_calls_it(tmp_path: Path):
+    with pytest.raises(sc.CaptureError, match=r"call model\.eval\(\)"):
+        with sc.capture_module(Net(), tmp_path / "t.h5", grid=(2, 3, 4), quiet=True):
+            pass
+    with pytest.raises(sc.CaptureError, match="the model never ran"):
+        with sc.capture_module(Net().eval(), tmp_path / "t.h5", grid=(2, 3, 4), quiet=True):
+            pass
+
+
 @pytest.mark.parametrize("text_first", [False, True])
 def test_tokens_beyond_the_grid_are_text(tmp_path: Path, text_first: bool):
     calls = capture_net(tmp_path / "t.h5", tokens=29, text_first=text_first)
