@@ -262,7 +262,7 @@ class Planner {
     const std::size_t rank = found.shape.size();
     const auto check = [&](const std::string& axes, const char* from) {
       std::set<char> letters(axes.begin(), axes.end());
-      if (axes.size() != rank || letters.size() != rank || letters.count('N') == 0 || letters.count('D') == 0 ||
+      if (axes.size() != rank || letters.size() != rank || !letters.contains('N') || !letters.contains('D') ||
           axes.find_first_not_of("SLBHND") != std::string::npos) {
         invalid(
             fmt::format("{}: {} '{}' do not fit shape {}: one letter per axis of S (step), L (layer), B (batch), H "

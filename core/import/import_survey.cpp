@@ -188,7 +188,7 @@ Survey surveySource(const fs::path& path, const Control& control, std::span<cons
   if (!survey.folder) {
     const Importer* importer = importerFor(path);
     if (importer == nullptr || importer->isProfile()) {
-      const SourceHead head = readHead(path);  // says where there is no such file
+      static_cast<void>(readHead(path));  // says where there is no such file
       if (h5::looksLikeHdf5(path)) {
         const h5::File file = h5::File::openRead(path, "an HDF5 file with tensors");
         throw Error(ErrorCode::InvalidArgument, fmt::format("{}: is a Sparsight file already ({}); open it as it is",

@@ -217,7 +217,7 @@ class Torch final : public Importer {
                               path.filename().string()));
     }
     auto file = std::make_unique<import::StridedFile>();
-    Reader(path, *file);
+    const Reader reader(path, *file);
     return file;
   }
 };

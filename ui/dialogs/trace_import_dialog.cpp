@@ -499,7 +499,7 @@ void TraceImportDialog::showDraft() {
   QString why;
   if (!draft.plan) {
     const ImportOptions said = options();
-    const bool open = !said.grid && said.preset.empty() && draft.tokens > 0 && m_survey->facts.count("grid") == 0;
+    const bool open = !said.grid && said.preset.empty() && draft.tokens > 0 && !m_survey->facts.contains("grid");
     why = open ? tr("How do the %1 tokens of a call lie? Choose a token grid, "
                     "a model, or type frames, rows and columns.")
                      .arg(formatCount(draft.tokens))
