@@ -8,6 +8,26 @@
 
 namespace sparsight::cuda {
 
+/// Rows of v whose key is not valid become zeros.
+struct ClearValuesParams {
+  void* v;
+  const std::uint8_t* keyValid;  ///< [rowCount]
+  std::int32_t rowCount;
+  std::int32_t rowUnits;  ///< 16-byte units of a row
+};
+struct ClearValuesState {};
+
+/// Block x: 64 rows, four lanes each.
+template <class Block>
+SPARSIGHT_DEVICE void clearValuesBody(Block& block, const ClearValuesParams& p) {
+  block.each([&](int t, auto&) {
+    const std::int32_t row = block.x() * kTileRows + t / kLanes;
+    if (row >= p.rowCount || p.keyValid[row] != 0) return;
+    Words4* const to = static_cast<Words4*>(p.v) + static_cast<std::int64_t>(row) * p.rowUnits;
+    for (std::int32_t i = t % kLanes; i < p.rowUnits; i += kLanes) to[i] = {{0U, 0U, 0U, 0U}};
+  });
+}
+
 struct AttendParams {
   Operands in;
   Validity validity;  ///< mask rows are positions in this launch's list

@@ -57,6 +57,23 @@ Validity CudaBackend::validityOf(const CudaHead& head) const {
   return {head.keyFlags(), in.denseMask.empty() ? nullptr : m_scratch.maskRows.as<const std::uint8_t>(), in.k.rows, 0};
 }
 
+bool CudaBackend::attendsOnHopper(const CudaHead& head) const {
+  const Index valueCols = valueColsOf(head.input());
+  return valueCols > 0 && head.input().scale != 0 &&
+         takesHopper(head.dtype, m_path, std::max<Index>(head.depth, valueCols));
+}
+
+void CudaBackend::clearPaddingValues(const CudaHead& head) {
+  const AttentionIn& in = head.input();
+  if (in.keyValid.empty() || !attendsOnHopper(head)) return;
+  // A padding key may hold anything, and tensor cores multiply it with 0: 0 x NaN is NaN.
+  const Index rowBytes = valueColsOf(in) * static_cast<Index>(itemSize(head.dtype));
+  check(launchClearValues({head.v.as<void>(), head.keyFlags(), static_cast<std::int32_t>(in.k.rows),
+                           static_cast<std::int32_t>(rowBytes / 16)},
+                          m_stream.get()),
+        "clear the values of padding keys");
+}
+
 void CudaBackend::reserveAttend(const CudaHead& head, Index perLaunch) {
   reserve<float>(m_scratch.out, perLaunch * valueColsOf(head.input()), "attention output");
   reserve<float>(m_scratch.outLse, perLaunch, "attention output");
@@ -83,7 +100,10 @@ void CudaBackend::attendPanel(const CudaHead& head, const RowList& list, Index f
   params.out = m_scratch.out.as<float>();
   params.lse = m_scratch.outLse.as<float>();
   params.count = m_scratch.outCount.as<std::int64_t>();
-  check(launchAttend(head.dtype, m_path, valueDim, params, m_stream.get()), "attend");
+  check(attendsOnHopper(head) && params.cut == nullptr
+            ? launchHopperAttend(head.dtype, params, m_stream.get())
+            : launchAttend(head.dtype, m_path, valueDim, params, m_stream.get()),
+        "attend");
   endTiming();
 
   std::vector<float> out(at(n * valueCols));
@@ -127,12 +147,14 @@ AttendResult CudaBackend::attend(const PreparedHead& prepared, std::span<const I
     if (in.v.data != nullptr && head.v.sizeBytes() == 0) {
       head.v = uploadMatrix(in.v, head.dtype, control, "upload the values");
     }
+    clearPaddingValues(head);
     const Index valueCols = valueColsOf(in);
-    list.perLaunch =
-        std::min(rowsPerLaunch(
-                     limits, list.count(), static_cast<double>(in.k.rows) * static_cast<double>(head.depth + valueCols),
-                     valueCols * static_cast<Index>(sizeof(float)) + 64 + (in.denseMask.empty() ? 0 : in.k.rows)),
-                 std::max<Index>(list.count(), 1));
+    list.perLaunch = rowsPerLaunch(
+        limits, list.count(), static_cast<double>(in.k.rows) * static_cast<double>(head.depth + valueCols),
+        valueCols * static_cast<Index>(sizeof(float)) + 64 + (in.denseMask.empty() ? 0 : in.k.rows));
+    // A Hopper block's tiles start where its rows' intervals do: whole blocks, so that a launch's size changes nothing.
+    if (attendsOnHopper(head)) list.perLaunch = hopperBlocksOf(list.perLaunch) * hopper::kBlockRows;
+    list.perLaunch = std::min(list.perLaunch, std::max<Index>(list.count(), 1));
     reserveAttend(head, list.perLaunch);
     if (!keepsAll) uploadTable(m_scratch.intervals, edges, control, "upload the kept intervals");
     beginTiming();

@@ -20,6 +20,7 @@ namespace sparsight::cuda {
 inline constexpr int kDevice = 0;
 inline constexpr int kOldestCapability = 75;
 inline constexpr int kMmaCapability = 80;
+inline constexpr int kHopperCapability = 90;
 inline constexpr Index kLargestHeadDim = 256;
 inline constexpr Index kLargestValueDim = 256;
 /// Positions are 32-bit on the device, with room for one tile behind the last.
@@ -38,9 +39,16 @@ Index bytesOf(const std::vector<T>& values) {
   return static_cast<Index>(values.size() * sizeof(T));
 }
 
-/// SPARSIGHT_CUDA_PATH: "" or "auto" is the best the device has, "portable" or "mma" forces one. Throws
-/// Error{InvalidArgument} for another word, Error{Device} when the device lacks it.
-[[nodiscard]] Path choosePath(const char* wanted, int capability);
+/// The path of a backend, and why it is not Path::Hopper on a device of compute capability 9.0 (empty elsewhere, and
+/// where the path was forced).
+struct PathChoice {
+  Path path = Path::Portable;
+  std::string hopperOff;
+};
+/// SPARSIGHT_CUDA_PATH: "" or "auto" is the best the device has, "portable", "mma" or "hopper" forces one.
+/// whyNotHopper: empty or the reason, asked only where the capability is 9.0. Throws Error{InvalidArgument} for another
+/// word, and when the device lacks what is forced: nobody who forces a path wants the CPU instead.
+[[nodiscard]] PathChoice choosePath(const char* wanted, int capability, std::string (*whyNotHopper)());
 /// Share of the free device memory that the backends of the process may use: SPARSIGHT_CUDA_MEMORY as "60%" or in MiB,
 /// e.g. "4096"; "" is 80 %. Throws Error{InvalidArgument}.
 [[nodiscard]] Index budgetOf(const char* wanted, Index freeBytes);
@@ -210,13 +218,19 @@ class CudaBackend final : public Backend {
                    AttendResult& result);
   [[nodiscard]] static AttendResult emptyAttend(const AttentionIn& in, std::size_t rows);
   void reserveAttend(const CudaHead& head, Index perLaunch);
+  /// True when attention over intervals of this head runs on Hopper kernels.
+  [[nodiscard]] bool attendsOnHopper(const CudaHead& head) const;
+  /// What padding keys have for values becomes zeros on the device, where Hopper kernels would read it.
+  void clearPaddingValues(const CudaHead& head);
 
   LaunchLimits m_limits;
+  // First: the check of the Hopper kernels may reset the device.
+  cudaDeviceProp m_device{};
+  PathChoice m_choice;
+  Path m_path = Path::Portable;
   std::shared_ptr<DeviceBudget> m_budget;
   Stream m_stream;
   Staging m_staging;
-  cudaDeviceProp m_device{};
-  Path m_path = Path::Portable;
   std::array<cudaEvent_t, 2> m_inFlight{};
   Timer m_timer;
   Scratch m_scratch;

@@ -11,6 +11,7 @@
 
 #include "convert.h"
 #include "cuda/backend_impl.h"
+#include "cuda/hopper_check.h"
 
 namespace sparsight {
 namespace cuda {
@@ -70,6 +71,20 @@ std::string whyUnusable() {
   return {};
 }
 
+cudaDeviceProp deviceProperties() {
+  check(cudaSetDevice(kDevice), "select the device");
+  cudaDeviceProp device{};
+  check(cudaGetDeviceProperties(&device, kDevice), "read the device's properties");
+  return device;
+}
+
+std::string pathText(const PathChoice& choice) {
+  if (choice.path == Path::Portable) return "portable kernels";
+  if (choice.path == Path::Hopper) return "tensor cores with Hopper kernels";
+  if (choice.hopperOff.empty()) return "tensor cores";
+  return fmt::format("tensor cores (Hopper kernels {}{})", hopperBuilt() ? "off: " : "", choice.hopperOff);
+}
+
 // One budget for all backends of the process: each lane has its own backend on the same device.
 std::shared_ptr<DeviceBudget> sharedBudget() {
   static std::mutex mutex;
@@ -87,20 +102,31 @@ std::shared_ptr<DeviceBudget> sharedBudget() {
 
 }  // namespace
 
-Path choosePath(const char* wanted, int capability) {
+PathChoice choosePath(const char* wanted, int capability, std::string (*whyNotHopper)()) {
   const std::string_view name = wanted == nullptr ? std::string_view() : std::string_view(wanted);
-  if (name == "portable") return Path::Portable;
-  if (name.empty() || name == "auto") return capability >= kMmaCapability ? Path::Mma : Path::Portable;
-  if (name != "mma") {
-    throw Error(ErrorCode::InvalidArgument,
-                fmt::format("SPARSIGHT_CUDA_PATH={} is unknown; use auto, portable or mma", name));
+  const auto refuse = [&](const std::string& why) {
+    return Error(ErrorCode::InvalidArgument,
+                 fmt::format("backend cuda: SPARSIGHT_CUDA_PATH={} {}; use auto", name, why));
+  };
+  const std::string has = fmt::format("the device has {}.{}", capability / 10, capability % 10);
+  if (name == "portable") return {Path::Portable, {}};
+  if (name.empty() || name == "auto") {
+    if (capability < kMmaCapability) return {Path::Portable, {}};
+    if (capability != kHopperCapability) return {Path::Mma, {}};
+    std::string why = whyNotHopper();
+    return {why.empty() ? Path::Hopper : Path::Mma, std::move(why)};
   }
-  if (capability < kMmaCapability) {
-    throw Error(ErrorCode::Device,
-                fmt::format("backend cuda: SPARSIGHT_CUDA_PATH=mma needs compute capability 8.0, the device has {}.{}",
-                            capability / 10, capability % 10));
+  if (name == "mma") {
+    if (capability < kMmaCapability) throw refuse("needs compute capability 8.0, " + has);
+    return {Path::Mma, {}};
   }
-  return Path::Mma;
+  if (name == "hopper") {
+    if (capability != kHopperCapability) throw refuse("needs compute capability 9.0, " + has);
+    if (const std::string why = whyNotHopper(); !why.empty()) throw refuse("cannot be used (" + why + ")");
+    return {Path::Hopper, {}};
+  }
+  throw Error(ErrorCode::InvalidArgument,
+              fmt::format("SPARSIGHT_CUDA_PATH={} is unknown; use auto, portable, mma or hopper", name));
 }
 
 Index budgetOf(const char* wanted, Index freeBytes) {
@@ -118,9 +144,17 @@ Index budgetOf(const char* wanted, Index freeBytes) {
   return percent ? freeBytes / 100 * value : std::min(freeBytes, value << 20);
 }
 
-CudaBackend::CudaBackend(const LaunchLimits& limits) : m_limits(limits), m_budget(sharedBudget()), m_staging(m_stream) {
-  check(cudaGetDeviceProperties(&m_device, kDevice), "read the device's properties");
-  m_path = choosePath(std::getenv("SPARSIGHT_CUDA_PATH"), m_device.major * 10 + m_device.minor);
+CudaBackend::CudaBackend(const LaunchLimits& limits)
+    : m_limits(limits),
+      m_device(deviceProperties()),
+      m_choice(choosePath(std::getenv("SPARSIGHT_CUDA_PATH"), m_device.major * 10 + m_device.minor, &whyNotHopper)),
+      m_path(m_choice.path),
+      m_budget(sharedBudget()),
+      m_staging(m_stream) {
+  // A program without the kernels is as it was built; kernels that fail are worth a line in every report.
+  if (!m_choice.hopperOff.empty() && hopperBuilt()) {
+    m_notes.push_back(fmt::format("cuda: Hopper kernels off ({})", m_choice.hopperOff));
+  }
   try {
     for (cudaEvent_t& event : m_inFlight) {
       check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "create an event");
@@ -152,8 +186,8 @@ BackendInfo CudaBackend::info() const {
   int driver = 0;
   static_cast<void>(cudaDriverGetVersion(&driver));
   info.detail = fmt::format("compute capability {}.{}, {}, {} multiprocessors, {} MiB, driver for CUDA {}",
-                            m_device.major, m_device.minor, m_path == Path::Mma ? "tensor cores" : "portable kernels",
-                            m_device.multiProcessorCount, m_device.totalGlobalMem >> 20U, versionText(driver));
+                            m_device.major, m_device.minor, pathText(m_choice), m_device.multiProcessorCount,
+                            m_device.totalGlobalMem >> 20U, versionText(driver));
   info.freeBytes = m_budget->limitBytes() - m_budget->usedBytes();
   return info;
 }

@@ -4,17 +4,25 @@
 // From a head's type and the path to the instantiation of a kernel: start.template operator()<...>() is called with the
 // types that fit. Shared by the launchers and by their emulation in tests.
 
+#include "cuda/hopper_layout.h"
 #include "cuda/score_tile.h"
 
 namespace sparsight::cuda {
 
-/// Which products a kernel uses: fp32 arithmetic, or tensor cores where the type allows (compute capability 8.0).
-enum class Path : std::uint8_t { Portable, Mma };
+/// Which products a kernel uses: fp32 arithmetic; tensor cores where the type allows (compute capability 8.0); the
+/// same, and kernels of their own for pooled maps and attention at compute capability 9.0.
+enum class Path : std::uint8_t { Portable, Mma, Hopper };
+
+/// True when the Hopper kernels take a head of this type whose rows have `cols` columns (the widest of q, k and v);
+/// others take the tensor-core path's.
+constexpr bool takesHopper(DType dtype, Path path, Index cols) {
+  return path == Path::Hopper && dtype != DType::F32 && cols >= 1 && cols <= hopper::kLargestWidth;
+}
 
 /// start<T, Tile>() for a head of type `dtype`.
 template <class Start>
 auto forHead(DType dtype, Path path, const Start& start) {
-  const bool mma = path == Path::Mma;
+  const bool mma = path != Path::Portable;
   if (dtype == DType::F16) {
     return mma ? start.template operator()<HalfBits, MmaTile<HalfBits>>()
                : start.template operator()<HalfBits, PortableTile<HalfBits>>();
@@ -36,7 +44,7 @@ auto forType(DType dtype, const Start& start) {
 
 /// True when products of a head's rows with float32 rows run on tensor cores: the float32 rows are then split into
 /// three bfloat16 parts each (see splitFloat), which only bfloat16 rows can be multiplied with.
-inline bool splitsFloats(DType dtype, Path path) { return dtype == DType::BF16 && path == Path::Mma; }
+inline bool splitsFloats(DType dtype, Path path) { return dtype == DType::BF16 && path != Path::Portable; }
 
 /// start<Tile>() for products of a head's rows with float32 rows.
 template <class Start>

@@ -2,13 +2,14 @@
 #pragma once
 
 // Launchers; each returns cudaGetLastError() of its launch. Everything runs on `stream`. Path::Mma needs compute
-// capability 8.0.
+// capability 8.0; launchHopper...() exactly 9.0, and a program that has them.
 
 #include <cuda_runtime_api.h>
 
 #include "cuda/attend.h"
 #include "cuda/cluster.h"
 #include "cuda/dispatch.h"
+#include "cuda/hopper_layout.h"
 #include "cuda/pooled_map.h"
 #include "cuda/score_rows.h"
 
@@ -21,9 +22,20 @@ constexpr Index keyBlocksOf(const ScoreRowsParams& params) {
   return (static_cast<Index>(params.keyCount) + params.keysPerBlock - 1) / params.keysPerBlock;
 }
 
+/// True when this program has the kernels for compute capability 9.0: 90 or 90a among its architectures.
+[[nodiscard]] bool hopperBuilt() noexcept;
+/// Blocks of a Hopper launch along the rows.
+constexpr Index hopperBlocksOf(Index rows) { return (rows + hopper::kBlockRows - 1) / hopper::kBlockRows; }
+/// As launchPartials, for heads that takesHopper().
+cudaError_t launchHopperPartials(DType dtype, const PartialsParams& params, Index splits, cudaStream_t stream);
+/// As launchAttend with values, for heads that takesHopper(), without a cut and with a scale that is not 0. Values of
+/// keys that are not valid must be finite: they are multiplied with 0 (see launchClearValues).
+cudaError_t launchHopperAttend(DType dtype, const AttendParams& params, cudaStream_t stream);
+
 cudaError_t launchPartials(DType dtype, Path path, const PartialsParams& params, Index splits, cudaStream_t stream);
 cudaError_t launchRowLse(const RowLseParams& params, cudaStream_t stream);
 cudaError_t launchCells(const CellsParams& params, Index rowBlocks, cudaStream_t stream);
+cudaError_t launchClearValues(const ClearValuesParams& params, cudaStream_t stream);
 /// valueWidth: columns of V, 0 without; at most 256.
 cudaError_t launchAttend(DType dtype, Path path, Index valueWidth, const AttendParams& params, cudaStream_t stream);
 

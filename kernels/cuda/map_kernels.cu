@@ -27,6 +27,20 @@ __global__ void trialKernel(std::int32_t* out) { *out = 1; }
 
 }  // namespace
 
+bool hopperBuilt() noexcept {
+#ifdef SPARSIGHT_HAVE_HOPPER
+  return true;
+#else
+  return false;
+#endif
+}
+
+#ifndef SPARSIGHT_HAVE_HOPPER
+// Never reached: the path is chosen only where hopperBuilt().
+cudaError_t launchHopperPartials(DType, const PartialsParams&, Index, cudaStream_t) { return cudaErrorNotSupported; }
+cudaError_t launchHopperAttend(DType, const AttendParams&, cudaStream_t) { return cudaErrorNotSupported; }
+#endif
+
 cudaError_t launchPartials(DType dtype, Path path, const PartialsParams& params, Index splits, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(tilesOf(params.rowEnd - params.row0)), static_cast<unsigned>(splits));
   return forHead(dtype, path, [&]<class T, class Tile>() {

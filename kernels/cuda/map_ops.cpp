@@ -142,6 +142,7 @@ Pooled CudaBackend::pool(const LaunchLimits& limits, const CudaHead& head, Inter
                          static_cast<std::int32_t>(colBounds.front())};
     partials.row0 = static_cast<std::int32_t>(row0);
     partials.rowEnd = static_cast<std::int32_t>(rowEnd);
+    partials.keyRows = static_cast<std::int32_t>(in.k.rows);
     partials.subBounds = m_scratch.subBounds.as<const std::int32_t>();
     partials.splitPtr = m_scratch.splitPtr.as<const std::int32_t>();
     partials.subCount = static_cast<std::int32_t>(plan.subs());
@@ -150,7 +151,10 @@ Pooled CudaBackend::pool(const LaunchLimits& limits, const CudaHead& head, Inter
     partials.partMax = m_scratch.partMax.as<float>();
     partials.partSum = m_scratch.partSum.as<float>();
     partials.partCount = masked ? m_scratch.partCount.as<std::int32_t>() : nullptr;
-    check(launchPartials(head.dtype, m_path, partials, plan.splits(), m_stream.get()), "lse_map: scores");
+    check(takesHopper(head.dtype, m_path, head.depth)
+              ? launchHopperPartials(head.dtype, partials, plan.splits(), m_stream.get())
+              : launchPartials(head.dtype, m_path, partials, plan.splits(), m_stream.get()),
+          "lse_map: scores");
 
     const PartialsView view{
         partials.partMax,  partials.partSum, partials.partCount, m_scratch.subValid.as<const std::int32_t>(),

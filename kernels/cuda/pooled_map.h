@@ -27,6 +27,7 @@ struct PartialsParams {
   Operands in;
   Validity validity;
   std::int32_t row0, rowEnd;      ///< query rows of this launch
+  std::int32_t keyRows;           ///< rows of k
   const std::int32_t* subBounds;  ///< [subCount + 1] key edges, strictly increasing
   const std::int32_t* splitPtr;   ///< block y runs sub-blocks [splitPtr[y], splitPtr[y + 1])
   std::int32_t subCount;

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Compiles the CUDA kernels for every shipped architecture with all warnings as errors, and checks the registers, spills
 # and shared memory that ptxas reports against resources/gpu/kernel_limits.txt. Needs nvcc, no GPU and no driver.
+# The kernels with wgmma (kernels/cuda/sm90a) go with architecture 90; ptxas may not have put their products in a row.
 #   resources/scripts/cuda_resources.sh [--print] [ARCH ...]      ARCH: 80, 90, ...; default: all that are shipped
 set -euo pipefail
 root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../.." && pwd)
@@ -15,14 +16,23 @@ nvcc=${NVCC:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+compile() {  # ARCH SOURCE
+  local arch=$1 source=$2
+  "$nvcc" -std=c++20 -O3 -DNDEBUG -lineinfo --expt-relaxed-constexpr -Werror=all-warnings -Xcompiler=-Wall,-Wextra \
+    -I"$root/kernels" -I"$root/kernels/include" -Xptxas -v -gencode "arch=compute_$arch,code=sm_$arch" \
+    -c "$source" -o "$work/kernels.o" >"$work/log" 2>&1 ||
+    { cat "$work/log" >&2; echo "cuda_resources: $(basename "$source") does not compile for sm_$arch" >&2; exit 1; }
+  if grep -E '\(C75[01][0-9]\)' "$work/log" >"$work/products"; then
+    c++filt <"$work/products" >&2
+    echo "cuda_resources: $(basename "$source"): asynchronous products are waited for at once" >&2; exit 1
+  fi
+  c++filt <"$work/log" >>"$work/report"
+}
 for arch in "${architectures[@]}"; do
-  for source in "$root"/kernels/cuda/*.cu; do
-    "$nvcc" -std=c++20 -O3 -DNDEBUG -lineinfo --expt-relaxed-constexpr -Werror=all-warnings -Xcompiler=-Wall,-Wextra \
-      -I"$root/kernels" -I"$root/kernels/include" -Xptxas -v -gencode "arch=compute_$arch,code=sm_$arch" \
-      -c "$source" -o "$work/kernels.o" >"$work/log" 2>&1 ||
-      { cat "$work/log" >&2; echo "cuda_resources: $(basename "$source") does not compile for sm_$arch" >&2; exit 1; }
-    c++filt <"$work/log" >>"$work/report"
-  done
+  for source in "$root"/kernels/cuda/*.cu; do compile "$arch" "$source"; done
+  if [ "$arch" = 90 ]; then
+    for source in "$root"/kernels/cuda/sm90a/*.cu; do compile 90a "$source"; done
+  fi
 done
 
 awk -v print_all=$print -v limits="$limits" '

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 // The backend's sources once more, in a namespace of their own so that a program with the real backend links.
 #define cuda emulated_cuda
 #define probeCuda probeEmulatedCuda
@@ -13,8 +15,12 @@
 #include "cuda/attend_ops.cpp"
 #include "cuda/cluster_ops.cpp"
 #include "cuda/cuda_backend.cpp"
+#include "cuda/hopper_attend.h"
+#include "cuda/hopper_check.cpp"
+#include "cuda/hopper_map.h"
 #include "cuda/map_ops.cpp"
 #include "cuda/row_ops.cpp"
+#include "tests/support/emulated_hopper.h"
 
 namespace sparsight {
 
@@ -34,8 +40,21 @@ void resetEmulatedCuda() {
   // Buffers that a test still holds stay theirs.
   emulated::machine().allocations = std::move(allocations);
   emulated::machine().allocatedBytes = allocated;
-  const std::lock_guard lock(cuda::lostDevice().mutex);
-  cuda::lostDevice().reason.clear();
+  {
+    const std::lock_guard lock(cuda::lostDevice().mutex);
+    cuda::lostDevice().reason.clear();
+  }
+  // Found out once, on the machine as it is now: no test depends on whether it was the first to make a backend.
+  if (const std::lock_guard lock(cuda::hopperVerdict().mutex); cuda::hopperVerdict().why == std::string()) return;
+  forgetHopperCheck();
+  static_cast<void>(cuda::whyNotHopper());
+  emulated::machine().launches = 0;
+  emulated::machine().peakBytes = allocated;
+}
+
+void forgetHopperCheck() {
+  const std::lock_guard lock(cuda::hopperVerdict().mutex);
+  cuda::hopperVerdict().why.reset();
 }
 
 namespace cuda {
@@ -77,6 +96,74 @@ cudaError_t launchPartials(DType dtype, Path path, const PartialsParams& params,
   });
 }
 
+bool hopperBuilt() noexcept { return emulated::machine().hopperBuilt; }
+
+namespace {
+
+using namespace hopper;
+
+/// start<T, kBoxes>() as the device's launcher chooses them.
+template <class Start>
+cudaError_t forEmulatedHopper(DType dtype, Index width, const Start& start) {
+  if (dtype == DType::F16) {
+    return width <= kBoxCols ? start.template operator()<HalfBits, 1>() : start.template operator()<HalfBits, 2>();
+  }
+  return width <= kBoxCols ? start.template operator()<Bf16Bits, 1>() : start.template operator()<Bf16Bits, 2>();
+}
+
+/// Blocks of a Hopper kernel: feed(group), compute(group, consumer).
+template <class Place, class State, class Feed, class Compute>
+cudaError_t runHopper(Index x, Index y, const Feed& feed, const Compute& compute) {
+  if (const cudaError_t status = emulated::beginLaunch(); status != cudaSuccess) return status;
+  for (int by = 0; by < static_cast<int>(y); ++by) {
+    for (int bx = 0; bx < static_cast<int>(x); ++bx) {
+      std::uint64_t& seed = emulated::machine().hopperSeed;
+      EmulatedBlock block(bx, by, Place::kBytes, seed == 0 ? 0 : seed++);
+      initBarriers<Place>([&](std::uint32_t offset, std::uint32_t arrivals) { block.initBarrier(offset, arrivals); });
+      const auto computing = [&](int role) {
+        HostGroup<State> group(block, role);
+        compute(group, role - 1);
+        group.finish();
+      };
+      block.run({[&](int role) {
+                   HostGroup<FeedState> group(block, role);
+                   feed(group);
+                 },
+                 computing, computing});
+    }
+  }
+  return cudaSuccess;
+}
+
+EmulatedMap mapOf(const void* data, Index rows, Index cols) {
+  return {static_cast<const std::uint16_t*>(data), rows, cols};
+}
+
+}  // namespace
+
+cudaError_t launchHopperPartials(DType dtype, const PartialsParams& params, Index splits, cudaStream_t) {
+  return forEmulatedHopper(dtype, params.in.depth, [&]<class T, int kBoxes>() {
+    const cudaError_t status = runHopper<MapLayout<kBoxes>, MapState>(
+        hopperBlocksOf(params.rowEnd - params.row0), splits,
+        [&](auto& group) { feedMap<kBoxes>(group, params, mapOf(params.in.k, params.keyRows, params.in.depth)); },
+        [&](auto& group, int consumer) { computeMap<T, kBoxes>(group, consumer, params); });
+    if (emulated::machine().hopperWrong) params.partSum[params.subCount + 1] *= 1.01F;
+    return status;
+  });
+}
+
+cudaError_t launchHopperAttend(DType dtype, const AttendParams& params, cudaStream_t) {
+  return forEmulatedHopper(dtype, std::max(params.in.depth, params.vCols), [&]<class T, int kBoxes>() {
+    return runHopper<AttendLayout<kBoxes>, AttendGroupState<kBoxes>>(
+        hopperBlocksOf(params.rowCount), 1,
+        [&](auto& group) {
+          feedAttend<kBoxes>(group, params, mapOf(params.in.k, params.keyCount, params.in.depth),
+                             mapOf(params.v, params.keyCount, params.vCols));
+        },
+        [&](auto& group, int consumer) { computeAttend<T, kBoxes>(group, consumer, params); });
+  });
+}
+
 cudaError_t launchRowLse(const RowLseParams& params, cudaStream_t) {
   return runGrid<RowLseState>(tilesOf(params.parts.rowEnd - params.parts.row0), 1,
                               [&](auto& block) { rowLseBody(block, params); });
@@ -85,6 +172,10 @@ cudaError_t launchRowLse(const RowLseParams& params, cudaStream_t) {
 cudaError_t launchCells(const CellsParams& params, Index rowBlocks, cudaStream_t) {
   return runShared<CellsState, CellsShared>(rowBlocks, (params.cols + kCellCols - 1) / kCellCols,
                                             [&](auto& block, auto& shared) { cellsBody(block, shared, params); });
+}
+
+cudaError_t launchClearValues(const ClearValuesParams& params, cudaStream_t) {
+  return runGrid<ClearValuesState>(tilesOf(params.rowCount), 1, [&](auto& block) { clearValuesBody(block, params); });
 }
 
 cudaError_t launchAttend(DType dtype, Path path, Index valueWidth, const AttendParams& params, cudaStream_t) {

@@ -16,7 +16,10 @@ namespace sparsight {
 [[nodiscard]] std::unique_ptr<Backend> createEmulatedCudaBackend(double launchWork, Index scratchBytes);
 [[nodiscard]] bool probeEmulatedCuda(std::string& why) noexcept;
 
-/// Puts the emulated machine back into its first state, the process-wide memory of a lost device included.
+/// Puts the emulated machine back into its first state, the process-wide memory of a lost device included. The check of
+/// the Hopper kernels has then passed.
 void resetEmulatedCuda();
+/// The next backend on a device of compute capability 9.0 checks the Hopper kernels again.
+void forgetHopperCheck();
 
 }  // namespace sparsight

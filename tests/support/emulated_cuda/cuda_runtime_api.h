@@ -6,6 +6,7 @@
 // failures.
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -71,6 +72,10 @@ struct Machine {
   std::size_t allocatedBytes = 0, peakBytes = 0;
   int launches = 0, failedAllocations = 0;
   std::map<void*, std::size_t> allocations;
+  bool hopperBuilt = true;       ///< the program has the kernels for compute capability 9.0
+  bool survivesReset = true;     ///< a reset brings a lost device back
+  bool hopperWrong = false;      ///< its map kernel gives wrong sums
+  std::uint64_t hopperSeed = 0;  ///< order in which warpgroups run (see EmulatedBlock)
 };
 Machine& machine();
 
@@ -121,6 +126,11 @@ inline cudaError_t cudaDriverGetVersion(int* version) {
   return cudaSuccess;
 }
 inline cudaError_t cudaSetDevice(int) { return sparsight::emulated::status(); }
+inline cudaError_t cudaDeviceReset() {
+  auto& m = sparsight::emulated::machine();
+  if (m.survivesReset && m.allocations.empty()) m.lost = false;
+  return sparsight::emulated::status();
+}
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* device, int) {
   const auto& m = sparsight::emulated::machine();
   *device = {"Emulated GPU", m.freeBytes, m.major, m.minor, 2};
