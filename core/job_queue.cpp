@@ -76,7 +76,7 @@ struct JobQueue::Impl : std::enable_shared_from_this<JobQueue::Impl> {
     std::optional<BackendInfo> info;  // of the lane's backend, once created
   };
 
-  Impl(Dispatcher d, JobQueueOptions o) : dispatcher(std::move(d)), options(std::move(o)), executor(options.threads) {
+  Impl(Dispatcher d, JobQueueOptions o) : dispatcher(std::move(d)), options(std::move(o)), executor(options.threads, options.nice) {
     if (!dispatcher) dispatcher = [](const std::function<void()>& f) { f(); };
   }
 
@@ -195,6 +195,7 @@ struct JobQueue::Impl : std::enable_shared_from_this<JobQueue::Impl> {
   }
 
   void runLane(LaneState& lane) {
+    if (options.nice > 0) lowerThreadPriority(options.nice);
     // The backend lives and dies on this thread: it is thread-confined.
     std::unique_ptr<Backend> backend;
     bool deviceRetired = false;

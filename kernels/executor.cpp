@@ -5,11 +5,18 @@
 #include <tbb/global_control.h>
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
+#include <tbb/task_scheduler_observer.h>
 
 #include <algorithm>
 #include <thread>
+#include <utility>
 
 #include "sparsight/kernels/error.h"
+
+#if defined(__linux__)
+#include <sys/resource.h>
+#include <unistd.h>
+#endif
 
 #if defined(SPARSIGHT_TSAN_EDGES)
 extern "C" {
@@ -42,28 +49,55 @@ class ForkJoin {
 #endif
 };
 
+/// Workers of TBB are shared by all arenas of the process; those that come to a low one stay low.
+class WorkersBelow : public tbb::task_scheduler_observer {
+ public:
+  WorkersBelow(tbb::task_arena& arena, int nice) : tbb::task_scheduler_observer(arena), m_nice(nice) { observe(true); }
+  ~WorkersBelow() override { observe(false); }
+  void on_scheduler_entry(bool isWorker) override {
+    thread_local bool lowered = false;
+    if (isWorker && !std::exchange(lowered, true)) lowerThreadPriority(m_nice);
+  }
+
+ private:
+  int m_nice;
+};
+
 }  // namespace
+
+void lowerThreadPriority(int nice) noexcept {
+#if defined(__linux__)
+  // Of the calling thread alone: Linux keeps one value for each.
+  const id_t self = static_cast<id_t>(gettid());
+  const int now = getpriority(PRIO_PROCESS, self);
+  setpriority(PRIO_PROCESS, self, std::min(19, std::max(now, 0) + nice));
+#else
+  static_cast<void>(nice);
+#endif
+}
 
 void Control::checkpoint() const {
   if (stop.stop_requested()) throw Cancelled{};
 }
 
 struct Executor::Impl {
-  explicit Impl(int count) : arena(count), threads(count) {
+  Impl(int count, int nice) : arena(count), threads(count) {
     // TBB starts no more workers than there are cores unless it is told that more are wanted.
     using tbb::global_control;
     if (static_cast<std::size_t>(count) > global_control::active_value(global_control::max_allowed_parallelism)) {
       more = std::make_unique<global_control>(global_control::max_allowed_parallelism, static_cast<std::size_t>(count));
     }
+    if (nice > 0) below = std::make_unique<WorkersBelow>(arena, nice);
   }
   std::unique_ptr<tbb::global_control> more;
   tbb::task_arena arena;
+  std::unique_ptr<WorkersBelow> below;
   int threads;
 };
 
-Executor::Executor(int threads) {
+Executor::Executor(int threads, int nice) {
   const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  m_impl = std::make_unique<Impl>(threads > 0 ? threads : cores);
+  m_impl = std::make_unique<Impl>(threads > 0 ? threads : cores, nice);
 }
 
 Executor::~Executor() = default;

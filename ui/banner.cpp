@@ -10,6 +10,7 @@
 #include <QVBoxLayout>
 
 #include "ui/icons.h"
+#include "ui/section_label.h"
 #include "ui/theme.h"
 
 namespace sparsight {
@@ -28,14 +29,12 @@ class Banner : public QWidget {
     row->setSpacing(Theme::kPad);
     auto* text = new QVBoxLayout;
     text->setSpacing(2);
-    auto* titleLabel = new QLabel(title);
+    auto* titleLabel = new WrapLabel(title);
     titleLabel->setFont(fonts::title());
     titleLabel->setTextFormat(Qt::PlainText);
-    titleLabel->setWordWrap(true);
     text->addWidget(titleLabel);
     if (!message.isEmpty()) {
-      auto* body = new QLabel(message);
-      body->setWordWrap(true);
+      auto* body = new WrapLabel(message);
       body->setTextFormat(Qt::PlainText);
       body->setTextInteractionFlags(Qt::TextSelectableByMouse);
       text->addWidget(body);

@@ -132,13 +132,8 @@ void BudgetCurve::rebuild() {
   // The scale must not shrink under a running drag, or the point would run away from the pointer.
   if (m_drag != Drag::None && y.max < yAxis().max) y = yAxis();
   setAxes(indexAxis(static_cast<int>(layers.size()), QStringLiteral("L"), std::max(4, width() / 64)), y);
-  setBand(band);
   // The ghost says what changed: where nothing did it would only thicken the line.
-  if (differs) {
-    setLines({ghost, mean});
-  } else {
-    setLines({mean});
-  }
+  setSeries(band, differs ? QVector<Line>{ghost, mean} : QVector<Line>{mean});
   setAccessibleDescription(m_readout.isEmpty() ? tr("Kept fraction per layer, %1 layers").arg(layers.size())
                                                : m_readout);
 }

@@ -6,6 +6,7 @@
 #include <QVBoxLayout>
 
 #include "ui/profile_actions.h"
+#include "ui/section_label.h"
 #include "ui/session.h"
 #include "ui/theme.h"
 
@@ -17,15 +18,13 @@ NoProfilePage::NoProfilePage(Session& session, const QString& text, QWidget* par
   layout->setContentsMargins(Theme::kEdge, Theme::kPad, Theme::kEdge, Theme::kPad);
   layout->setSpacing(Theme::kPad);
   layout->addStretch(2);
-  auto* title = new QLabel(text, this);
+  auto* title = new WrapLabel(text, this);
   title->setFont(fonts::title());
   title->setAlignment(Qt::AlignHCenter);
-  title->setWordWrap(true);
   layout->addWidget(title);
-  m_why = new QLabel(this);
+  m_why = new WrapLabel(this);
   m_why->setProperty("role", QStringLiteral("secondary"));
   m_why->setAlignment(Qt::AlignHCenter);
-  m_why->setWordWrap(true);
   layout->addWidget(m_why);
   layout->addSpacing(Theme::kUnit);
   auto* row = new QHBoxLayout;

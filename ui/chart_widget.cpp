@@ -76,49 +76,83 @@ struct ChartWidget::Impl {
     }
     list.clear();
   }
-  void rebuild() {
-    clear(series);
-    // One area per run without gaps.
+  /// One line or area without gaps.
+  struct Part {
+    QVector<QPointF> line, lower;  // lower: of an area under `line`
+    QPen pen;
+    QColor fill;
+    [[nodiscard]] bool isArea() const { return !lower.isEmpty(); }
+  };
+  [[nodiscard]] QVector<Part> parts() const {
+    QVector<Part> out;
     for (int i = 0; i < band.x.size();) {
-      auto* lower = new QLineSeries;
-      auto* upper = new QLineSeries;
+      Part part;
       int j = i;
       for (; j < band.x.size() && std::isfinite(band.lower[j]) && std::isfinite(band.upper[j]); ++j) {
-        lower->append(band.x[j], band.lower[j]);
-        upper->append(band.x[j], band.upper[j]);
+        part.lower << QPointF(band.x[j], band.lower[j]);
+        part.line << QPointF(band.x[j], band.upper[j]);
       }
       if (j - i >= 2) {
-        auto* area = new QAreaSeries(upper, lower);
-        lower->setParent(area);
-        upper->setParent(area);
-        QColor fill = band.color;
-        fill.setAlphaF(0.18F);
-        area->setBrush(fill);
-        area->setPen(Qt::NoPen);
-        attach(area);
-        series << area;
-      } else {
-        delete lower;
-        delete upper;
+        part.fill = band.color;
+        part.fill.setAlphaF(0.18F);
+        part.pen = Qt::NoPen;
+        out << part;
       }
       i = std::max(j, i + 1);
     }
     for (const Line& line : lines) {
       for (int i = 0; i < line.points.size();) {
+        Part part;
         int j = i;
-        auto* part = new QLineSeries;
-        for (; j < line.points.size() && std::isfinite(line.points[j].y()); ++j) part->append(line.points[j]);
-        QPen pen(line.color, line.width);
-        pen.setCosmetic(true);
-        pen.setJoinStyle(Qt::RoundJoin);
-        pen.setCapStyle(line.dashed ? Qt::FlatCap : Qt::RoundCap);
-        if (line.dashed) pen.setDashPattern({4, 3});
-        part->setPen(pen);
-        attach(part);
-        series << part;
+        for (; j < line.points.size() && std::isfinite(line.points[j].y()); ++j) part.line << line.points[j];
+        part.pen = QPen(line.color, line.width);
+        part.pen.setCosmetic(true);
+        part.pen.setJoinStyle(Qt::RoundJoin);
+        part.pen.setCapStyle(line.dashed ? Qt::FlatCap : Qt::RoundCap);
+        if (line.dashed) part.pen.setDashPattern({4, 3});
+        out << part;
         i = std::max(j, i + 1);
       }
     }
+    return out;
+  }
+  /// Series that stay take the new points: making them anew takes the chart ten times as long, at every move of a drag.
+  void rebuild() {
+    const QVector<Part> next = parts();
+    const bool alike = next.size() == shown.size() &&
+                       std::equal(next.begin(), next.end(), shown.begin(), [](const Part& a, const Part& b) {
+                         return a.isArea() == b.isArea() && a.pen == b.pen && a.fill == b.fill;
+                       });
+    if (!alike) {
+      clear(series);
+      for (const Part& part : next) {
+        if (part.isArea()) {
+          auto* upper = new QLineSeries;
+          auto* lower = new QLineSeries;
+          auto* area = new QAreaSeries(upper, lower);
+          lower->setParent(area);
+          upper->setParent(area);
+          area->setBrush(part.fill);
+          area->setPen(part.pen);
+          series << area;
+        } else {
+          auto* line = new QLineSeries;
+          line->setPen(part.pen);
+          series << line;
+        }
+      }
+    }
+    for (qsizetype i = 0; i < next.size(); ++i) {
+      if (alike && next[i].line == shown[i].line && next[i].lower == shown[i].lower) continue;
+      if (auto* area = qobject_cast<QAreaSeries*>(series[i])) {
+        area->upperSeries()->replace(next[i].line);
+        area->lowerSeries()->replace(next[i].lower);
+      } else if (auto* line = qobject_cast<QLineSeries*>(series[i])) {
+        line->replace(next[i].line);
+      }
+      if (!alike) attach(series[i]);
+    }
+    shown = next;
   }
 
   QChart* chart;
@@ -128,17 +162,19 @@ struct ChartWidget::Impl {
   Axis xSpec, ySpec;
   Band band;
   QVector<Line> lines;
-  QVector<QAbstractSeries*> series;
+  QVector<Part> shown;
+  QVector<QAbstractSeries*> series;  // of `shown`
 };
 
 ChartWidget::ChartWidget(QWidget* parent) : QWidget(parent), m_impl(std::make_unique<Impl>(*this)) { applyTheme(); }
 ChartWidget::~ChartWidget() = default;
 
 void ChartWidget::setAxes(const Axis& x, const Axis& y) {
+  // Every label that goes or comes lays the whole chart out.
+  if (!(m_impl->xSpec == x)) m_impl->setTicks(m_impl->x, x);
+  if (!(m_impl->ySpec == y)) m_impl->setTicks(m_impl->y, y);
   m_impl->xSpec = x;
   m_impl->ySpec = y;
-  m_impl->setTicks(m_impl->x, x);
-  m_impl->setTicks(m_impl->y, y);
   updateOverlay();
 }
 

@@ -19,10 +19,12 @@ class ChartWidget : public QWidget {
   struct Tick {
     double value = 0;
     QString label;
+    friend bool operator==(const Tick&, const Tick&) = default;
   };
   struct Axis {
     double min = 0, max = 1;
     QVector<Tick> ticks;
+    friend bool operator==(const Axis&, const Axis&) = default;
   };
   struct Line {
     QVector<QPointF> points;  ///< NaN in y breaks the line

@@ -6,6 +6,7 @@
 #include <QPainter>
 #include <algorithm>
 #include <cmath>
+#include <span>
 
 #include "ui/theme.h"
 
@@ -33,7 +34,7 @@ std::vector<QImage> previewImages(const Trace& trace, std::stop_token stop) {
   for (int f = 0; f < count; ++f) {
     if (stop.stop_requested()) throw Cancelled{};
     const QImage borrowed(frames->rgb.data() + f * stride * height, width, height, stride, QImage::Format_RGB888);
-    pictures.push_back(width > kWidest ? borrowed.scaledToWidth(kWidest, Qt::SmoothTransformation) : borrowed.copy());
+    pictures.push_back(muted(width > kWidest ? borrowed.scaledToWidth(kWidest, Qt::SmoothTransformation) : borrowed));
   }
   return pictures;
 }
@@ -54,8 +55,7 @@ void FramesCanvas::setLayoutOf(const TokenLayout& layout) {
 }
 
 void FramesCanvas::setPreview(std::vector<QImage> pictures) {
-  m_preview.clear();
-  for (const QImage& picture : pictures) m_preview.push_back(muted(picture));
+  m_preview = std::move(pictures);
   stale();  // on the video colours are translucent
 }
 
@@ -74,6 +74,7 @@ void FramesCanvas::setColors(const ColorSettings& colors) {
   if (m_colors == colors) return;
   m_colors = colors;
   m_lut.reset();
+  m_alpha.clear();
   stale();
 }
 
@@ -84,6 +85,7 @@ void FramesCanvas::setPreviewShown(bool shown) {
 
 void FramesCanvas::setMassShown(bool shown) {
   m_massShown = shown;
+  m_still = {};
   update();
 }
 
@@ -101,6 +103,7 @@ void FramesCanvas::setMessage(const QString& title, const QString& text) {
 
 void FramesCanvas::stale() {
   m_stale = true;
+  m_still = {};
   update();
 }
 
@@ -116,6 +119,20 @@ void FramesCanvas::recolor() {
   if (!m_lut) m_lut.emplace(m_colors, Theme::current());
   const ColorLut& lut = *m_lut;
   const bool onVideo = m_previewShown && !m_preview.empty();
+  // Faint tokens let the video through, strong ones cover it: both stay readable. By value code: a logarithm for each
+  // token would take longer than everything else here.
+  if (onVideo && m_alpha.empty() && m_painted.empty()) {
+    const std::vector<std::uint16_t> entries = entriesByCode(m_colors.range);
+    m_alpha.resize(entries.size());
+    std::transform(entries.begin(), entries.end(), m_alpha.begin(), [](std::uint16_t entry) {
+      const double fraction = entry == kEntryUnder || entry == kEntryZero
+                                  ? 0.0
+                                  : std::min(1.0, static_cast<double>(entry) / (kPaletteEntries - 1));
+      return static_cast<std::uint8_t>(std::lround(40 + 200 * fraction));
+    });
+  }
+  std::vector<ValueCode> codes(m_painted.empty() ? m_values.size() : 0);
+  encodeValues(std::span(m_values).first(codes.size()), codes);
   const auto pixel = [&](Index token) {
     const auto i = static_cast<std::size_t>(token);
     if (!m_painted.empty()) {
@@ -126,11 +143,9 @@ void FramesCanvas::recolor() {
     const float p = i < m_values.size() ? m_values[i] : std::numeric_limits<float>::quiet_NaN();
     if (std::isnan(p)) return qRgba(0, 0, 0, 0);
     const bool skipped = !m_kept.empty() && m_kept[i] == 0;
-    const QRgb color = (skipped ? lut.dimmed() : lut.colors())[encodeValue(p)];
+    const QRgb color = (skipped ? lut.dimmed() : lut.colors())[codes[i]];
     if (!onVideo) return color;
-    // Faint tokens let the video through, strong ones cover it: both stay readable.
-    const double fraction = std::clamp(m_colors.range.fraction(static_cast<double>(p)), 0.0, 1.0);
-    const int alpha = skipped ? 70 : static_cast<int>(std::lround(40 + 200 * fraction));
+    const int alpha = skipped ? 70 : m_alpha[codes[i]];
     return qPremultiply(qRgba(qRed(color), qGreen(color), qBlue(color), alpha));
   };
   const auto massOf = [&](Index token) {
@@ -164,6 +179,7 @@ void FramesCanvas::recolor() {
 
 /// The number of columns that makes the frames largest.
 void FramesCanvas::place() {
+  m_still = {};
   const Segment* video = m_layout.video();
   if (video == nullptr || video->frames <= 0) return update();
   const bool text = m_layout.text() != nullptr;
@@ -276,9 +292,38 @@ void FramesCanvas::paintEvent(QPaintEvent*) {
                      Qt::AlignHCenter | Qt::AlignTop | Qt::TextWordWrap, m_message);
     return;
   }
-  const Segment* video = m_layout.video();
-  if (video == nullptr) return;
+  if (m_layout.video() == nullptr) return;
   if (m_stale) recolor();
+  const qreal ratio = devicePixelRatioF();
+  const QSize pixels(qRound(width() * ratio), qRound(height() * ratio));
+  if (m_still.size() != pixels) {
+    m_still = QImage(pixels, QImage::Format_RGB32);
+    m_still.setDevicePixelRatio(ratio);
+    m_still.fill(theme.window);
+    QPainter still(&m_still);
+    paintFrames(still);
+  }
+  painter.drawImage(QPointF(0, 0), m_still);
+  painter.setRenderHint(QPainter::Antialiasing);
+  if (m_hover >= 0) {
+    painter.setPen(QPen(theme.text, 1));
+    painter.setBrush(Qt::NoBrush);
+    painter.drawRect(rectOf(m_hover));
+  }
+  if (m_key != m_query) paintMark(painter, m_key, theme.slotB, tr("k"));
+  paintMark(painter, m_query, theme.slotA, tr("q"));
+  if (m_focusRing && hasFocus()) {
+    painter.setRenderHint(QPainter::Antialiasing, false);
+    painter.setPen(QPen(theme.accent, 1));
+    painter.setBrush(Qt::NoBrush);
+    painter.drawRect(rect().adjusted(0, 0, -1, -1));
+  }
+}
+
+/// Everything but what follows the mouse and the picked pair.
+void FramesCanvas::paintFrames(QPainter& painter) const {
+  const Theme& theme = Theme::current();
+  const Segment* video = m_layout.video();
   painter.setRenderHint(QPainter::Antialiasing);
   const bool onVideo = m_previewShown && !m_preview.empty();
   const int captionHeight = fontHeight();
@@ -328,19 +373,6 @@ void FramesCanvas::paintEvent(QPaintEvent*) {
     painter.setPen(theme.text);
     if (m_massShown && !m_values.empty())
       painter.drawText(caption, Qt::AlignRight | Qt::AlignVCenter, formatPercent(m_textMass));
-  }
-  if (m_hover >= 0) {
-    painter.setPen(QPen(theme.text, 1));
-    painter.setBrush(Qt::NoBrush);
-    painter.drawRect(rectOf(m_hover));
-  }
-  if (m_key != m_query) paintMark(painter, m_key, theme.slotB, tr("k"));
-  paintMark(painter, m_query, theme.slotA, tr("q"));
-  if (m_focusRing && hasFocus()) {
-    painter.setRenderHint(QPainter::Antialiasing, false);
-    painter.setPen(QPen(theme.accent, 1));
-    painter.setBrush(Qt::NoBrush);
-    painter.drawRect(rect().adjusted(0, 0, -1, -1));
   }
 }
 
@@ -401,6 +433,7 @@ void FramesCanvas::changeEvent(QEvent* event) {
   QWidget::changeEvent(event);
   if (event->type() != QEvent::PaletteChange && event->type() != QEvent::FontChange) return;
   m_lut.reset();
+  m_still = {};
   stale();
 }
 

@@ -15,7 +15,7 @@
 
 namespace sparsight {
 
-/// The preview frames of a trace, at most 640 pixels wide; empty: it has none. For a job lane.
+/// The preview frames of a trace in grey, at most 640 pixels wide; empty: it has none. For a job lane.
 [[nodiscard]] std::vector<QImage> previewImages(const Trace& trace, std::stop_token stop);
 
 /// The tokens of a video folded back to frames x rows x columns, each coloured by one value; text tokens as a strip
@@ -27,7 +27,8 @@ class FramesCanvas : public QWidget {
 
   /// A layout without a video grid shows nothing.
   void setLayoutOf(const TokenLayout& layout);
-  /// Preview pictures, one per video frame of any number; empty: plain ground. Latent frame t of T shows picture
+  /// Pictures as previewImages makes them, one per video frame of any number; empty: plain ground. Latent frame t of T
+  /// shows picture
   /// round(t (F - 1) / (T - 1)): the first and last agree whatever the temporal compression.
   void setPreview(std::vector<QImage> pictures);
   /// [tokens] probabilities (NaN: masked) and, where a method's plan is shown, [tokens] 0 = skipped; empty: no plan.
@@ -72,6 +73,7 @@ class FramesCanvas : public QWidget {
   void place();
   void stale();
   void recolor();
+  void paintFrames(QPainter& painter) const;
   [[nodiscard]] QRectF frameRect(int frame) const;
   void paintMark(QPainter& painter, Index token, const QColor& color, const QString& name) const;
 
@@ -85,7 +87,9 @@ class FramesCanvas : public QWidget {
   std::vector<QImage> m_heat;  // one per frame, [rows x columns]
   QImage m_textHeat;           // [1 x text tokens]
   ColorSettings m_colors;
-  std::optional<ColorLut> m_lut;  // of m_colors and the theme
+  std::optional<ColorLut> m_lut;      // of m_colors and the theme
+  std::vector<std::uint8_t> m_alpha;  // on the video, by value code
+  QImage m_still;                     // as painted last, without hover and marks; null: to be painted anew
   bool m_previewShown = true, m_massShown = true, m_focusRing = false, m_stale = false;
   Index m_query = -1, m_key = -1, m_hover = -1;
   QString m_title, m_message;

@@ -8,9 +8,11 @@
 #include <QDir>
 #include <QDockWidget>
 #include <QDragEnterEvent>
+#include <QElapsedTimer>
 #include <QFileDialog>
 #include <QFileInfo>
 #include <QGridLayout>
+#include <QJsonArray>
 #include <QJsonDocument>
 #include <QLabel>
 #include <QLineEdit>
@@ -42,6 +44,7 @@
 #include "ui/help_panel.h"
 #include "ui/help_shortcuts.h"
 #include "ui/icons.h"
+#include "ui/layout_pause.h"
 #include "ui/profile_actions.h"
 #include "ui/result_actions.h"
 #include "ui/section_label.h"
@@ -155,6 +158,8 @@ MainWindow::MainWindow(Session& session, const Settings& settings, QWidget* pare
     m_banners->post(BannerStack::Kind::Warning, tr("Unsaved edits would not survive a crash"), reason);
   });
   connect(qApp, &QApplication::focusChanged, this, [this](QWidget*, QWidget* now) { focusMoved(now); });
+  m_tellTimer.setSingleShot(true);
+  connect(&m_tellTimer, &QTimer::timeout, this, &MainWindow::tellViews);
   m_statusTimer.setInterval(kStatusIntervalMs);
   connect(&m_statusTimer, &QTimer::timeout, this, &MainWindow::updateStatus);
   m_statusTimer.start();
@@ -652,9 +657,12 @@ void MainWindow::updateEmptyState() {
   }
   m_empty = false;
   showLayoutTabs(true);
-  m_pages->setCurrentIndex(1);
   m_arranging = true;
-  setLayoutPreset(m_preset);
+  {
+    const LayoutPause once({this});
+    m_pages->setCurrentIndex(1);
+    setLayoutPreset(m_preset);
+  }
   m_arranging = false;
 }
 
@@ -717,7 +725,7 @@ void MainWindow::focusMoved(QWidget* now) {
 }
 
 void MainWindow::sessionChanged(ChangeFlags changes) {
-  updateEmptyState();
+  if (nothingOpen()) updateEmptyState();
   if (changes & (ChangeFlags(Change::Trace) | Change::Profile)) updateTitle();
   if (changes & Change::Trace && m_session.trace()) {
     if (!m_pendingSelection.isEmpty()) {
@@ -737,13 +745,64 @@ void MainWindow::sessionChanged(ChangeFlags changes) {
     for (int i = 0; i < m_centreTabs->count(); ++i)
       if (m_centreTabs->tabData(i).toString() == QStringLiteral("heatmap")) m_centreTabs->setCurrentIndex(i);
   }
-  for (const auto& [id, each] : m_views) each->sessionChanged(changes);
+  if (changes & Change::Theme) focusMoved(QApplication::focusWidget());
+  for (const auto& [id, each] : m_views) m_untold[each] |= changes;
+  m_telling |= changes;
+  tellViews();
+}
+
+View* MainWindow::nextToTell() const {
+  View* next = nullptr;
+  int best = -1;
+  for (const auto& [each, changes] : m_untold) {
+    // Behind the start page nothing is visible yet; the view in front of the centre comes first there, too.
+    const int rank = each == m_centre->currentWidget() ? 2 : each->isVisible() ? 1 : 0;
+    if (rank > best) {
+      best = rank;
+      next = each;
+    }
+  }
+  return next;
+}
+
+/// Behind the start page, so that showing all views at once finds styles and sizes as they will be.
+void MainWindow::makeReady(View& view) {
+  for (QWidget* part : view.findChildren<QWidget*>()) part->ensurePolished();
+  view.ensurePolished();
+  const auto dock = m_docks.find(view.objectName().section(QLatin1Char('.'), 1));
+  if (dock == m_docks.end() || view.layout() == nullptr) return;
+  const auto scaled = [](int width) { return static_cast<int>(width * fonts::scale()); };
+  switch (dockWidgetArea(dock->second)) {
+    case Qt::LeftDockWidgetArea:
+      view.resize(scaled(kLeftWidth), height() * 3 / 4);
+      break;
+    case Qt::RightDockWidgetArea:
+      view.resize(scaled(kRightWidth), height() * 3 / 4);
+      break;
+    default:
+      view.resize(width() - scaled(kLeftWidth + kRightWidth), height() / 4);
+  }
+  view.layout()->activate();
+}
+
+void MainWindow::tellViews() {
+  constexpr int kTellMs = 1;
+  QElapsedTimer clock;
+  clock.start();
+  while (View* next = nextToTell()) {
+    const ChangeFlags what = m_untold.extract(next).mapped();
+    next->sessionChanged(what);
+    if (m_empty) makeReady(*next);
+    if (!m_untold.empty() && clock.elapsed() >= kTellMs) return m_tellTimer.start(0);
+  }
+  const ChangeFlags changes = std::exchange(m_telling, {});
+  // Only now: laying out views that know what they show is done once, hidden ones change without any layout.
+  updateEmptyState();
   if (changes & (ChangeFlags(Change::Trace) | Change::Profile) && !m_pendingViews.isEmpty()) {
     const QJsonObject states = std::exchange(m_pendingViews, {});
     for (auto it = states.begin(); it != states.end(); ++it)
       if (View* restored = view(it.key())) restored->restoreState(it.value().toObject());
   }
-  if (changes & Change::Theme) focusMoved(QApplication::focusWidget());
   updateStatus();
 }
 
@@ -971,6 +1030,16 @@ QJsonObject MainWindow::saveSession() const {
   if (m_session.trace()) files[QStringLiteral("trace")] = fileEntry(qs(m_session.trace()->info().path.string()));
   if (!m_session.profile().isEmpty() && !m_session.profile().filePath().isEmpty())
     files[QStringLiteral("profile")] = fileEntry(m_session.profile().filePath());
+  QStringList opened;
+  for (const QString& method : m_session.runs().methods())
+    for (const HeadResult& result : m_session.runs().all(method)) {
+      const RunOriginPtr origin = m_session.runs().originOf(method, result->id);
+      if (!origin || origin->file.empty()) continue;
+      if (const QString path = qs(origin->file.string()); !opened.contains(path)) opened << path;
+    }
+  QJsonArray results;
+  for (const QString& path : opened) results << fileEntry(path);
+  if (!results.isEmpty()) files[QStringLiteral("results")] = results;
   const Selection& at = m_session.selection();
   QJsonObject views;
   for (const auto& [id, each] : m_views)
@@ -993,8 +1062,12 @@ void MainWindow::restoreSession(const QJsonObject& state) {
   m_pendingSelection = state[QStringLiteral("selection")].toObject();
   m_pendingViews = state[QStringLiteral("views")].toObject();
   const QJsonObject files = state[QStringLiteral("files")].toObject();
-  for (const QString& kind : {QStringLiteral("trace"), QStringLiteral("profile")}) {
-    const QJsonObject entry = files[kind].toObject();
+  std::vector<std::pair<QString, QJsonObject>> wanted;
+  for (const QString& kind : {QStringLiteral("trace"), QStringLiteral("profile")})
+    wanted.emplace_back(kind, files[kind].toObject());
+  for (const QJsonValue& results : files[QStringLiteral("results")].toArray())
+    wanted.emplace_back(QStringLiteral("results"), results.toObject());
+  for (const auto& [kind, entry] : wanted) {
     const QString path = entry[QStringLiteral("path")].toString();
     if (path.isEmpty()) continue;
     const QFileInfo info(path);
@@ -1006,7 +1079,10 @@ void MainWindow::restoreSession(const QJsonObject& state) {
     }
     if (kind == QStringLiteral("trace") && entry[QStringLiteral("size")].toInteger() != info.size())
       m_banners->post(BannerStack::Kind::Info, tr("%1 has changed since the last session").arg(info.fileName()), {});
-    openFiles({path});
+    if (kind == QStringLiteral("results"))
+      m_session.openFile(path, true);  // once the trace is there
+    else
+      openFiles({path});
   }
 }
 

@@ -69,6 +69,8 @@ class MainWindow : public QMainWindow {
   void setSessionFile(const QString& path) { m_sessionFile = path; }
   /// Looks for edits that a crash left behind and offers them.
   void offerRecovery();
+  /// Whether all views have what changed last; false for some turns of the event loop after a change.
+  [[nodiscard]] bool viewsAreTold() const noexcept { return m_untold.empty(); }
   /// Applied once the next trace is open.
   void setPendingSelection(const QJsonObject& selection) { m_pendingSelection = selection; }
 
@@ -92,6 +94,11 @@ class MainWindow : public QMainWindow {
   void arrange(const QString& preset);
   void storeLayout() const;
   void sessionChanged(ChangeFlags changes);
+  /// Hands on what changed, view after view, what is looked at first; for some milliseconds, then in the next turn of
+  /// the event loop, so that input and painting come between.
+  void tellViews();
+  [[nodiscard]] View* nextToTell() const;
+  void makeReady(View& view);
   void updateEmptyState();
   void showLayoutTabs(bool on);
   void updateTitle();
@@ -135,7 +142,9 @@ class MainWindow : public QMainWindow {
   QLabel *m_backendLabel = nullptr, *m_partsLabel = nullptr, *m_unsavedLabel = nullptr, *m_hintLabel = nullptr;
   QString m_preset = QStringLiteral("diagnose"), m_sessionFile;
   View* m_lastView = nullptr;
-  QTimer m_statusTimer;
+  QTimer m_statusTimer, m_tellTimer;
+  std::map<View*, ChangeFlags> m_untold;
+  ChangeFlags m_telling;
   bool m_empty = true, m_closing = false, m_quitWhenIdle = false, m_arranging = false, m_arranged = false;
   QJsonObject m_pendingSelection, m_pendingViews;
 };

@@ -131,8 +131,7 @@ void MethodForm::addRow(const ParamSpec& spec, const std::string& defaultValue, 
   row.advanced = advanced;
   // Published names are long: they may break after an underscore.
   QString name = labelOf(spec);
-  auto* label = new QLabel(name.replace(QLatin1Char('_'), QStringLiteral("_\u200B")), holder);
-  label->setWordWrap(true);
+  auto* label = new WrapLabel(name.replace(QLatin1Char('_'), QStringLiteral("_\u200B")), holder);
   label->setToolTip(tooltipOf(spec, defaultValue));
   label->setMinimumWidth(40);
   label->setSizePolicy(QSizePolicy::Ignored, QSizePolicy::Preferred);

@@ -498,6 +498,7 @@ class Render {
     std::vector<View*> views;
     if (m_window) {
       QCoreApplication::processEvents();  // the window hears of the trace before its views are arranged
+      await([this] { return m_window->viewsAreTold(); }, QStringLiteral("the views did not take what was opened"));
       for (const QString& id : o.front) m_window->showView(id);
       for (const ViewInfo* info : allViews()) {
         View* view = m_window->view(QLatin1String(info->id));

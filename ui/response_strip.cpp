@@ -101,6 +101,7 @@ QString ResponseStrip::method() const { return m_method->currentData().toString(
 void ResponseStrip::setMethod(const QString& id) {
   m_method->select(id);
   m_table = {};
+  m_predicted.clear();
   m_known.clear();
   m_problem.clear();
   m_measureJob.cancel();
@@ -233,12 +234,23 @@ void ResponseStrip::measure(Scope scope) {
 
 void ResponseStrip::receive(const std::vector<HeadCurve>& curves) {
   m_table.add(curves);
+  m_predicted.clear();
   settle();
   Q_EMIT changed();
 }
 
-LayerPredictions ResponseStrip::predict(const Profile& profile) const {
-  return m_table.predict(profile, m_model.scope().step, m_model.scope().head);
+const LayerPredictions& ResponseStrip::predict(const Profile& profile) const {
+  constexpr std::size_t kKept = 2;
+  const BudgetScope& scope = m_model.scope();
+  const auto known = std::find_if(m_predicted.begin(), m_predicted.end(),
+                                  [&](const Predicted& p) { return p.scope == scope && p.of == profile; });
+  if (known != m_predicted.end()) {
+    m_predicted.splice(m_predicted.begin(), m_predicted, known);
+  } else {
+    m_predicted.push_front({profile, scope, m_table.predict(profile, scope.step, scope.head)});
+    if (m_predicted.size() > kKept) m_predicted.pop_back();
+  }
+  return m_predicted.front().value;
 }
 
 /// An edit is over: what comes next is compared with what is now.

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <QWidget>
+#include <list>
 #include <memory>
 #include <optional>
 #include <set>
 #include <string>
 
 #include "sparsight/core/response.h"
+#include "ui/budget_edit.h"
 #include "ui/session.h"
 
 class QMenu;
@@ -57,7 +59,7 @@ class ResponseStrip : public QWidget {
   void settle();
   void updateText();
   [[nodiscard]] bool usable() const;
-  [[nodiscard]] LayerPredictions predict(const Profile& profile) const;
+  [[nodiscard]] const LayerPredictions& predict(const Profile& profile) const;
 
   Session& m_session;
   ProfileModel& m_model;
@@ -68,6 +70,12 @@ class ResponseStrip : public QWidget {
   QTimer* m_settle;
   ResponseTable m_table;
   LayerPredictions m_settled;  // before the next edit
+  struct Predicted {
+    Profile of;
+    BudgetScope scope;
+    LayerPredictions value;
+  };
+  mutable std::list<Predicted> m_predicted;  // of m_table, newest first: an edit asks for before and after many times
   const Trace* m_of = nullptr;
   std::string m_branch;
   std::set<std::string> m_known;  // files that were looked at

@@ -3,6 +3,7 @@
 
 #include <QEvent>
 #include <QPainter>
+#include <utility>
 
 #include "ui/theme.h"
 
@@ -20,6 +21,24 @@ bool restyles(const QEvent* event) {
 }
 }  // namespace
 
+WrapLabel::WrapLabel(QWidget* parent) : QLabel(parent) { setWordWrap(true); }
+WrapLabel::WrapLabel(const QString& text, QWidget* parent) : QLabel(text, parent) { setWordWrap(true); }
+
+int WrapLabel::heightForWidth(int width) const {
+  ensurePolished();  // a style sheet may have a font for it
+  Known now{text(), font(), contentsMargins(), margin(), indent(), textFormat(), wordWrap()};
+  constexpr qsizetype kKept = 64;  // a splitter that is dragged asks for every width
+  if (!(now == m_known) || m_heights.size() > kKept) {
+    m_known = std::move(now);
+    m_heights.clear();
+  }
+  const auto found = m_heights.constFind(width);
+  if (found != m_heights.constEnd()) return *found;
+  const int height = QLabel::heightForWidth(width);
+  m_heights.insert(width, height);
+  return height;
+}
+
 SectionLabel::SectionLabel(const QString& text, QWidget* parent) : QLabel(text, parent) { restyle(); }
 
 void SectionLabel::changeEvent(QEvent* event) {
@@ -35,7 +54,7 @@ void SectionLabel::restyle() {
   m_restyling = false;
 }
 
-NoteLabel::NoteLabel(QWidget* parent, bool wraps) : QLabel(parent) {
+NoteLabel::NoteLabel(QWidget* parent, bool wraps) : WrapLabel(parent) {
   setWordWrap(wraps);
   setTextFormat(Qt::PlainText);
   restyle();
@@ -47,7 +66,7 @@ void NoteLabel::setRole(Role role) {
 }
 
 void NoteLabel::changeEvent(QEvent* event) {
-  QLabel::changeEvent(event);
+  WrapLabel::changeEvent(event);
   if (restyles(event)) restyle();
 }
 

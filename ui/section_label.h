@@ -1,9 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <QHash>
 #include <QLabel>
 
 namespace sparsight {
+
+/// A label that wraps. QLabel lays its text out anew whenever it is asked for its height, and layouts ask dozens of
+/// times; this one remembers.
+class WrapLabel : public QLabel {
+  Q_OBJECT
+ public:
+  explicit WrapLabel(QWidget* parent = nullptr);
+  explicit WrapLabel(const QString& text, QWidget* parent = nullptr);
+  [[nodiscard]] int heightForWidth(int width) const override;
+
+ private:
+  struct Known {
+    QString text;
+    QFont font;
+    QMargins margins;
+    int margin = 0, indent = 0;
+    Qt::TextFormat format = Qt::AutoText;
+    bool wraps = false;
+    friend bool operator==(const Known&, const Known&) = default;
+  };
+  mutable Known m_known;
+  mutable QHash<int, int> m_heights;  // by width
+};
 
 /// Small spaced caption above a group in a panel ("DENOISING STEP"); follows theme and scale.
 class SectionLabel : public QLabel {
@@ -20,7 +44,7 @@ class SectionLabel : public QLabel {
 };
 
 /// A label in the theme's secondary colour and size; wraps on demand.
-class NoteLabel : public QLabel {
+class NoteLabel : public WrapLabel {
   Q_OBJECT
  public:
   enum class Role { Secondary, Warning, Error, Ok };

@@ -46,9 +46,9 @@ QString valueOf(const StageFact& fact) {
 StagePanel::StagePanel(QWidget* parent)
     : QWidget(parent),
       m_chapter(new SectionLabel({}, this)),
-      m_title(new QLabel(this)),
-      m_text(new QLabel(this)),
-      m_formula(new QLabel(this)),
+      m_title(new WrapLabel(this)),
+      m_text(new WrapLabel(this)),
+      m_formula(new WrapLabel(this)),
       m_source(new NoteLabel(this)),
       m_note(new NoteLabel(this)),
       m_footnote(new NoteLabel(this)),
@@ -57,7 +57,6 @@ StagePanel::StagePanel(QWidget* parent)
   column->setContentsMargins(Theme::kEdge, Theme::kPad, Theme::kEdge, Theme::kPad);
   column->setSpacing(Theme::kPad);
   for (QLabel* label : {m_title, m_text, m_formula}) {
-    label->setWordWrap(true);
     label->setTextFormat(Qt::PlainText);
     label->setTextInteractionFlags(Qt::TextSelectableByMouse);
   }
@@ -109,12 +108,10 @@ void StagePanel::changeEvent(QEvent* event) {
 
 void StagePanel::addFact(const QString& name, const QString& value) {
   if (m_used == m_rows.size()) {
-    Row row{new QLabel(this), new QLabel(this)};
+    Row row{new WrapLabel(this), new WrapLabel(this)};
     row.name->setProperty("role", QStringLiteral("secondary"));
-    row.name->setWordWrap(true);
     row.name->setFont(fonts::secondary());
     row.value->setFont(fonts::tabular());
-    row.value->setWordWrap(true);
     row.value->setAlignment(Qt::AlignRight | Qt::AlignVCenter);
     row.value->setTextInteractionFlags(Qt::TextSelectableByMouse);
     const int line = static_cast<int>(m_rows.size());

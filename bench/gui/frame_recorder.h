@@ -9,6 +9,7 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
+#include <ctime>
 #include <utility>
 #include <vector>
 
@@ -53,38 +54,51 @@ class FrameRecorder : public QApplication {
  public:
   using QApplication::QApplication;
 
+  /// Wall clock, and the processor time of the GUI thread in it: the difference is waiting, for the display or because
+  /// the processor was somebody else's.
   struct Recording {
-    Times frames, handlers;
-    double longestHandler = 0;
-    QString longestName;
+    Times frames, framesCpu, handlers, handlersCpu;
+    double longestHandler = 0, longestCpu = 0;
+    QString longestName, longestCpuName;
   };
+
+  /// Prints every frame and handler that took more milliseconds of processor time, and when it began on the monotonic
+  /// clock: what to look for in `perf script` after `perf record -k mono`.
+  void printSlow(double ms) { m_slow = ms; }
 
   bool notify(QObject* receiver, QEvent* event) override {
     const QEvent::Type type = event->type();
     const bool paints = type == QEvent::Paint || type == QEvent::UpdateRequest;
     const QString name = m_depth == 0 ? nameOf(receiver, type) : QString();  // the receiver may be gone afterwards
-    QElapsedTimer clock;
-    clock.start();
+    const Span start = Span::now();
     ++m_depth;
     if (type == QEvent::UpdateRequest) ++m_updates;
-    const double outer = std::exchange(m_painting, 0.0);
+    const Span outer = std::exchange(m_painting, Span{});
     const bool result = QApplication::notify(receiver, event);
     --m_depth;
-    const double all = static_cast<double>(clock.nsecsElapsed()) / 1e6;
-    const double painting = paints ? all : m_painting;
+    const Span all = Span::now() - start;
+    const Span painting = paints ? all : m_painting;
     // To the native window, which hands it on to the widget, or to the widget itself: either way one frame.
     if (type == QEvent::UpdateRequest && --m_updates == 0) {
-      m_now.frames.add(all);
+      m_now.frames.add(all.wall);
+      m_now.framesCpu.add(all.cpu);
       ++m_frames;
+      if (all.cpu > m_slow) slow("frame", start, all, QString());
     }
     m_painting = outer + painting;
     if (m_depth > 0) return result;
-    m_painting = 0;
-    const double handler = all - painting;
-    m_now.handlers.add(handler);
-    if (handler > m_now.longestHandler) {
-      m_now.longestHandler = handler;
+    m_painting = {};
+    const Span handler = all - painting;
+    m_now.handlers.add(handler.wall);
+    m_now.handlersCpu.add(handler.cpu);
+    if (handler.cpu > m_slow) slow("handler", start, handler, name);
+    if (handler.wall > m_now.longestHandler) {
+      m_now.longestHandler = handler.wall;
       m_now.longestName = name;
+    }
+    if (handler.cpu > m_now.longestCpu) {
+      m_now.longestCpu = handler.cpu;
+      m_now.longestCpuName = name;
     }
     return result;
   }
@@ -94,6 +108,24 @@ class FrameRecorder : public QApplication {
   [[nodiscard]] long frames() const noexcept { return m_frames; }
 
  private:
+  struct Span {
+    double wall = 0, cpu = 0;  // milliseconds
+    static Span now() {
+      const auto read = [](clockid_t clock) {
+        timespec t{};
+        clock_gettime(clock, &t);
+        return static_cast<double>(t.tv_sec) * 1e3 + static_cast<double>(t.tv_nsec) / 1e6;
+      };
+      return {read(CLOCK_MONOTONIC), read(CLOCK_THREAD_CPUTIME_ID)};
+    }
+    friend Span operator-(const Span& a, const Span& b) { return {a.wall - b.wall, a.cpu - b.cpu}; }
+    friend Span operator+(const Span& a, const Span& b) { return {a.wall + b.wall, a.cpu + b.cpu}; }
+  };
+  static void slow(const char* what, const Span& start, const Span& took, const QString& name) {
+    std::printf("  slow %s: %.2f ms (CPU %.2f), from %.4f s %s\n", what, took.wall, took.cpu, start.wall / 1e3,
+                qPrintable(name));
+    std::fflush(stdout);
+  }
   static QString nameOf(QObject* receiver, QEvent::Type type) {
     const char* key = QMetaEnum::fromType<QEvent::Type>().valueToKey(type);
     return QStringLiteral("%1 to %2 %3")
@@ -103,7 +135,8 @@ class FrameRecorder : public QApplication {
   Recording m_now;
   int m_depth = 0, m_updates = 0;
   long m_frames = 0;
-  double m_painting = 0;
+  double m_slow = 1e9;
+  Span m_painting;
 };
 
 }  // namespace sparsight::bench

@@ -19,10 +19,12 @@
 
 #include "bench/gui/frame_recorder.h"
 #include "sparsight/core/map_cache.h"
+#include "sparsight/core/method.h"
 #include "sparsight/core/profile.h"
 #include "sparsight/core/synth.h"
 #include "ui/budget_curve.h"
 #include "ui/canvas/tile_canvas.h"
+#include "ui/frames_canvas.h"
 #include "ui/main_window.h"
 #include "ui/response_strip.h"
 #include "ui/session.h"
@@ -84,9 +86,12 @@ void report(const char* name, const Times& toPaint) {
   const FrameRecorder::Recording taken = recorder().take();
   std::printf("%s\n", name);
   taken.frames.print("frame");
+  taken.framesCpu.print("frame, CPU");
   if (toPaint.count() > 0) toPaint.print("input to paint");
   taken.handlers.print("handler");
-  std::printf("  longest handler  %.2f ms: %s\n", taken.longestHandler, qPrintable(taken.longestName));
+  taken.handlersCpu.print("handler, CPU");
+  std::printf("  longest handler  %.2f ms: %s\n  of most CPU time %.2f ms: %s\n", taken.longestHandler,
+              qPrintable(taken.longestName), taken.longestCpu, qPrintable(taken.longestCpuName));
   std::fflush(stdout);
 }
 
@@ -386,6 +391,125 @@ int play(const QString& trace, const QString& folder, bool quick) {
   return 0;
 }
 
+/// Views that colour every token: the frames (another row for each query), and the permutation (another cluster under
+/// the mouse).
+int playTokens(const QString& trace) {
+  Session session;
+  session.setMapCache(openUserMapCache());
+  MainWindow window(session, Settings());
+  window.resize(kWindow);
+  window.setLayoutPreset(QStringLiteral("diagnose"));
+  window.show();
+  window.openFiles({trace});
+  auto* canvas = window.view(QStringLiteral("map"))->findChild<TileCanvas*>();
+  if (!waitUntil([&] { return canvas->map() != nullptr && canvas->hasPicture() && session.jobs().idle(); }, 600'000))
+    return 1;
+  window.showView(QStringLiteral("frames"));
+  View* view = window.view(QStringLiteral("frames"));
+  const auto settled = [&] { return waitUntil([&] { return view->isSettled() && session.jobs().idle(); }, 600'000); };
+  settled();
+  rest(500);
+  report("on the frames: shown", {});
+  auto* frames = view->findChild<FramesCanvas*>();
+  const auto hover = [](QWidget& widget, const char* name) {
+    Times times;
+    const QPointF centre = QRectF(widget.rect()).center();
+    for (int i = 0; i < 120; ++i) {
+      const QPointF at = centre + QPointF(3 * i - 180, i % 40 * 3);
+      input([&] { mouse(widget, QEvent::MouseMove, at, Qt::NoButton, Qt::NoButton); }, times);
+    }
+    report(name, times);
+  };
+  hover(*frames, "on the frames: hover, 120 moves");
+  Times moves;
+  for (int i = 0; i < 20; ++i) {
+    QElapsedTimer clock;
+    clock.start();
+    const std::vector<float> before = frames->values();
+    key(*frames, i % 2 == 0 ? Qt::Key_Right : Qt::Key_Left);
+    if (!waitUntil([&] { return frames->values() != before; }, 60'000)) break;
+    const long frame = recorder().frames();
+    waitUntil([&] { return recorder().frames() > frame; }, 100);
+    moves.add(elapsed(clock));
+  }
+  settled();
+  report("on the frames: another query, 20 keys", moves);
+
+  RunRequest request;
+  request.methodId = "svg2";
+  request.selection.branch = session.selection().branch;
+  request.selection.steps = Selector::parse(std::to_string(session.selection().step));
+  request.selection.layers = Selector::parse(std::to_string(session.selection().layer));
+  request.selection.heads = Selector::parse(std::to_string(session.selection().head));
+  request.params = ParamSet::parse(methodById("svg2").params(), {"kmeans_iter_init=2"});  // only to have clusters
+  request.evaluate.rows = 256;
+  session.setOverlayMethod(QStringLiteral("svg2"));
+  session.runMethod(request, QStringLiteral("SVG2 on this head"));
+  if (!waitUntil([&] { return session.lastReport(QStringLiteral("svg2")) != nullptr; }, 600'000)) return 1;
+  settled();
+  report("SVG2 on this head", {});
+  window.showView(QStringLiteral("permutation"));
+  view = window.view(QStringLiteral("permutation"));
+  settled();
+  rest(500);
+  report("permutation: shown", {});
+  hover(*view->findChild<FramesCanvas*>(), "permutation: hover, 120 moves");
+  return 0;
+}
+
+/// What stands between a click on a head and its picture, without a window: stage by stage, on as many threads as the
+/// window would use and on all.
+int playHead(const QString& file, const QString& folder) {
+  for (const int threads : {std::max(1, QThread::idealThreadCount() - 1), QThread::idealThreadCount()}) {
+    Executor executor(threads);
+    const auto backend = createBackend("cpu", executor);
+    const auto trace = openTrace(file.toStdString());
+    const auto cache =
+        std::make_shared<MapCache>(QDir(folder).filePath(QStringLiteral("heads")).toStdString(), kDefaultMapCacheBytes);
+    std::printf("%d thread(s)\n", threads);
+    int left = 4;
+    for (const CallInfo& call : trace->info().calls) {
+      for (const int head : call.heads) {
+        if (left-- <= 0) break;
+        QElapsedTimer clock;
+        clock.start();
+        const auto lap = [&clock] {
+          const double ms = elapsed(clock);
+          clock.restart();
+          return ms;
+        };
+        HeadData data = trace->loadScores({call.id, head}, {});
+        const double read = lap();
+        AttentionMap map(std::move(data));
+        map.setCache(cache);
+        const double made = lap();
+        const bool found = map.restore({});
+        const double restored = lap();
+        std::printf("  read %.1f ms, made %.1f, %s %.1f", read, made, found ? "restored" : "looked for", restored);
+        if (!found) {
+          map.preview(*backend, {});
+          std::printf(", preview %.1f", lap());
+        }
+        if (!found && left == 3) {
+          map.build(*backend, {});
+          std::printf(", exact %.1f", lap());
+          map.remember();
+          std::printf(", remembered %.1f", lap());
+        }
+        for (const Reduce reduce : {Reduce::Mean, Reduce::Max}) {
+          for (int z = map.coarseLevel(); z <= map.maxLevel(); ++z)
+            for (Index y = 0; y < map.tileRows(z); ++y)
+              for (Index x = 0; x < map.tileCols(z); ++x)
+                static_cast<void>(makeMapTile(*map.coarseTile({z, x, y, reduce})));
+        }
+        std::printf(", coded for painting %.1f\n", lap());
+        std::fflush(stdout);
+      }
+    }
+  }
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -414,11 +538,17 @@ int main(int argc, char** argv) {
   const QCommandLineOption folder(QStringLiteral("folder"), QStringLiteral("Where the generated trace is kept"),
                                   QStringLiteral("DIR"), home.path());
   const QCommandLineOption quick(QStringLiteral("quick"), QStringLiteral("Without method runs"));
-  const QCommandLineOption only(QStringLiteral("only"), QStringLiteral("start, map or budget"), QStringLiteral("PART"));
+  const QCommandLineOption only(QStringLiteral("only"),
+                                QStringLiteral("start, budget, map, or tokens or head, which a whole run leaves out"),
+                                QStringLiteral("PART"));
   const QCommandLineOption start(QStringLiteral("start-page"), QStringLiteral("Only paint the start page (internal)"));
-  parser.addOptions({trace, tokens, folder, quick, only, start});
+  const QCommandLineOption slow(QStringLiteral("slow"),
+                                QStringLiteral("Also print every frame and handler of more CPU milliseconds, and when"),
+                                QStringLiteral("MS"));
+  parser.addOptions({trace, tokens, folder, quick, only, start, slow});
   parser.process(app);
   if (parser.isSet(start)) return paintStartPage();
+  if (parser.isSet(slow)) recorder().printSlow(parser.value(slow).toDouble());
   Theme::apply(true);
   QApplication::setQuitOnLastWindowClosed(false);
   const QString part = parser.value(only);
@@ -426,8 +556,12 @@ int main(int argc, char** argv) {
   recorder().take();
   if (part.isEmpty() || part == QStringLiteral("budget")) whatIf(home.path());
   recorder().take();
-  if (!part.isEmpty() && part != QStringLiteral("map")) return 0;
+  if (!part.isEmpty() && part != QStringLiteral("map") && part != QStringLiteral("tokens") &&
+      part != QStringLiteral("head"))
+    return 0;
   const QString file =
       parser.isSet(trace) ? parser.value(trace) : makeTrace(parser.value(folder), parser.value(tokens).toLongLong());
+  if (part == QStringLiteral("head")) return playHead(file, home.path());
+  if (part == QStringLiteral("tokens")) return playTokens(file);
   return play(file, home.path(), parser.isSet(quick));
 }

@@ -212,6 +212,22 @@ class TestExportDialog : public QObject {
     QVERIFY(bytesOf(file("there.csv")).startsWith("Step,Layer,Head,Sparsity\r\n"));
   }
 
+  void aFileThatCameMeanwhileIsNotReplaced() {
+    m_session->profile().open(makeProfile(2, 3, 2), {});
+    ExportDialog dialog(*m_session, &m_window);
+    dialog.show();
+    dialog.setTarget(QStringLiteral("svoo-csv"));
+    dialog.setPath(file("meanwhile.csv"));
+    auto* go = child<QPushButton>(dialog, "export.go");
+    QTRY_VERIFY(dialog.isSettled() && go->isEnabled());
+    writeBytes(file("meanwhile.csv"), "precious");
+    QTest::mouseClick(go, Qt::LeftButton);
+    QTRY_VERIFY(dialog.isSettled());
+    QCOMPARE(bytesOf(file("meanwhile.csv")), QByteArray("precious"));
+    QTRY_VERIFY(child<QCheckBox>(dialog, "export.replace")->isVisible());
+    QVERIFY(dialog.isVisible() && !go->isEnabled());
+  }
+
   void impossiblePathsAreExplained() {
     m_session->profile().open(makeProfile(2, 3, 2), {});
     ExportDialog dialog(*m_session, &m_window);
@@ -220,9 +236,9 @@ class TestExportDialog : public QObject {
     auto* go = child<QPushButton>(dialog, "export.go");
     auto* state = child<QLabel>(dialog, "export.state");
     dialog.setPath(file("no/such/folder/p.csv"));
-    QVERIFY(!go->isEnabled() && state->text().contains(QStringLiteral("does not exist")));
+    QTRY_VERIFY(!go->isEnabled() && state->text().contains(QStringLiteral("does not exist")));
     dialog.setPath(m_dir.path());
-    QVERIFY(!go->isEnabled() && state->text().contains(QStringLiteral("is a folder")));
+    QTRY_VERIFY(!go->isEnabled() && state->text().contains(QStringLiteral("is a folder")));
     dialog.setPath(QString());
     QVERIFY(!go->isEnabled());
   }

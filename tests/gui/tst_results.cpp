@@ -2,6 +2,8 @@
 // Results and plan files in the window: opened again they are what was run; what the window ran is saved as the command
 // line saves it.
 #include <QFile>
+#include <QJsonArray>
+#include <QJsonObject>
 #include <QLabel>
 #include <QPushButton>
 #include <QSignalSpy>
@@ -181,6 +183,28 @@ class TstResults : public QObject {
     QAction* save = window.actionByName(QStringLiteral("results.save"));
     QVERIFY(save != nullptr);
     QVERIFY(eventually([&] { return save->isEnabled(); }));
+  }
+
+  void aSessionBringsOpenedResultsBack() {
+    QJsonObject state;
+    {
+      Session session;
+      MainWindow window(session, Settings());
+      openTrace(session);
+      session.openFile(m_results);
+      QVERIFY(eventually([&] { return session.runs().methods().contains(QStringLiteral("svg2")); }));
+      state = window.saveSession();
+    }
+    Session session;
+    MainWindow window(session, Settings());
+    window.restoreSession(state);
+    QVERIFY(eventually([&] { return session.runs().methods().contains(QStringLiteral("svg2")); }));
+    QCOMPARE(session.runs().all(QStringLiteral("svg2")).size(), m_report.heads.size());
+    QVERIFY(session.trace() != nullptr);
+    const QJsonObject files = window.saveSession().value(QStringLiteral("files")).toObject();
+    const QJsonArray results = files.value(QStringLiteral("results")).toArray();
+    QCOMPARE(results.size(), 1);
+    QCOMPARE(results.at(0).toObject().value(QStringLiteral("path")).toString(), m_results);
   }
 
   void whatTheWindowRanIsSavedAsTheCommandLineSavesIt() {

@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <QApplication>
 #include <QImage>
+#include <QLabel>
 #include <QPushButton>
 #include <QTest>
+#include <QVBoxLayout>
 #include <array>
 #include <limits>
+#include <vector>
 
 #include "ui/icons.h"
+#include "ui/layout_pause.h"
+#include "ui/section_label.h"
 #include "ui/theme.h"
 
 using namespace sparsight;
@@ -138,6 +143,61 @@ class TstTheme : public QObject {
     QFETCH(QString, shown);
     QFETCH(QString, expected);
     QCOMPARE(shown, expected);
+  }
+
+  void aRememberedHeightIsTheLabelsHeight() {
+    QWidget window;
+    WrapLabel label(&window);
+    QLabel plain(&window);
+    plain.setWordWrap(true);
+    const auto agree = [&] {
+      for (int round = 0; round < 2; ++round)
+        for (const int width : {60, 120, 121, 400, 60})
+          QCOMPARE(label.heightForWidth(width), plain.heightForWidth(width));
+    };
+    for (const QString& text : {QString(), QStringLiteral("one"),
+                                QStringLiteral("several words that have to stand on more lines than one")}) {
+      label.setText(text);
+      plain.setText(text);
+      agree();
+    }
+    const int before = label.heightForWidth(60);
+    QFont large = label.font();
+    large.setPixelSize(40);
+    label.setFont(large);
+    plain.setFont(large);
+    agree();
+    QVERIFY(label.heightForWidth(60) > before);
+    label.setContentsMargins(9, 9, 9, 9);
+    plain.setContentsMargins(9, 9, 9, 9);
+    agree();
+    label.setWordWrap(false);
+    plain.setWordWrap(false);
+    agree();
+  }
+
+  void aPausedLayoutIsMadeOnceAfterwards() {
+    QWidget window;
+    auto* column = new QVBoxLayout(&window);
+    std::vector<QLabel*> rows;
+    for (int i = 0; i < 5; ++i) {
+      rows.push_back(new QLabel(QString::number(i)));
+      column->addWidget(rows.back());
+      rows.back()->hide();
+    }
+    window.resize(200, 400);
+    window.show();
+    QVERIFY(QTest::qWaitForWindowExposed(&window));
+    {
+      const LayoutPause outer({&window});
+      for (QLabel* row : rows) {
+        const LayoutPause inner({&window});
+        row->show();
+      }
+      QVERIFY(!column->isEnabled());
+    }
+    QVERIFY(column->isEnabled());
+    QTRY_VERIFY(rows[4]->y() > rows[3]->y() && rows[3]->y() > rows[2]->y() && rows[1]->y() > rows[0]->y());
   }
 
   void iconsFollowTheTheme() {

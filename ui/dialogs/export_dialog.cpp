@@ -285,6 +285,13 @@ void ExportDialog::refreshPreview() {
         } catch (const Error& error) {
           prepared->error = QString::fromStdString(error.what());
         }
+        const QFileInfo there(QString::fromStdString(out.string()));
+        prepared->place = {there.isFile(), there.isDir(), there.dir().exists(), there.dir().absolutePath(), {}};
+        for (const ExportFile& file : prepared->output.files) {
+          const QFileInfo each(QString::fromStdString(file.path.string()));
+          if (each != there && prepared->place.companion.isEmpty() && each.exists())
+            prepared->place.companion = each.fileName();
+        }
         return std::shared_ptr<const Prepared>(prepared);
       },
       [this](Outcome<std::shared_ptr<const Prepared>> outcome) {
@@ -375,33 +382,29 @@ void ExportDialog::refreshChecks() {
 }
 
 void ExportDialog::refreshButton() {
-  const QFileInfo target(path());
-  bool exists = target.isFile();
-  if (m_prepared) {
-    for (const ExportFile& file : m_prepared->output.files) {
-      const QString each = QString::fromStdString(file.path.string());
-      if (!exists && QFileInfo::exists(each))
-        m_replace->setText(tr("%1 exists. Replace it").arg(QFileInfo(each).fileName()));
-      exists = exists || QFileInfo::exists(each);
-    }
-  }
-  if (target.isFile()) m_replace->setText(tr("This file exists. Replace it"));
-  m_replace->setVisible(exists);
+  // Until the job has looked nothing can be written, and what was said last stays.
+  const Place place = m_prepared ? m_prepared->place : Place();
+  const bool exists = place.isFile || !place.companion.isEmpty();
+  if (place.isFile)
+    m_replace->setText(tr("This file exists. Replace it"));
+  else if (exists)
+    m_replace->setText(tr("%1 exists. Replace it").arg(place.companion));
+  if (m_prepared) m_replace->setVisible(exists);
   const bool ready = m_prepared && m_prepared->error.isEmpty();
   QString why;
   if (path().isEmpty()) {
     why = tr("Type a file name.");
-  } else if (target.isDir()) {
+  } else if (place.isFolder) {
     why = tr("%1 is a folder; type a file name in it.").arg(path());
-  } else if (!target.dir().exists()) {
-    why = tr("The folder %1 does not exist.").arg(target.dir().absolutePath());
+  } else if (!place.hasFolder) {
+    why = tr("The folder %1 does not exist.").arg(place.folder);
   } else if (m_prepared && !m_prepared->error.isEmpty()) {
     why = tr("Cannot be exported like this; see the first check.");
   } else if (exists && !m_replace->isChecked()) {
     why = tr("Tick \"Replace it\" or choose another name.");
   }
   if (m_writing) why = tr("Writing...");
-  m_state->setText(why);
+  if (m_prepared || !why.isEmpty()) m_state->setText(why);
   m_export->setText(exists ? tr("Replace") : tr("Export"));
   m_export->setEnabled(ready && why.isEmpty());
   QString load;
@@ -436,7 +439,11 @@ void ExportDialog::write() {
   spec.lane = Lane::Io;
   m_writeJob = m_session.jobs().submit<bool>(
       spec,
-      [prepared = m_prepared](JobContext&) {
+      [prepared = m_prepared, replace = m_replace->isChecked()](JobContext&) {
+        for (const ExportFile& file : prepared->output.files) {
+          std::error_code ignored;
+          if (!replace && std::filesystem::exists(file.path, ignored)) return false;  // came since it was looked for
+        }
         writeExport(prepared->output);
         return true;
       },
@@ -451,6 +458,7 @@ void ExportDialog::write() {
           refreshButton();
           return;
         }
+        if (!std::get<bool>(outcome)) return refreshPreview();
         Q_EMIT exported(target);
         accept();
       });

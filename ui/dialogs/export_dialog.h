@@ -48,9 +48,16 @@ class ExportDialog : public QDialog {
   void exported(const QString& path);
 
  private:
+  /// What lies where the files would go; looked up by the job that prepares them.
+  struct Place {
+    bool isFile = false, isFolder = false, hasFolder = true;
+    QString folder;     ///< that would hold the file
+    QString companion;  ///< a file beside it that exists already
+  };
   struct Prepared {
     ExportOutput output;
     QString error;
+    Place place;
   };
   void showTarget();
   void refreshPreview();

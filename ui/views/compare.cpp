@@ -423,6 +423,7 @@ class CompareView : public View {
     const std::optional<HeadId> id = session().selectedHead();
     if (!id) return message(tr("This head was not captured"), tr("Choose another in the heads view."));
     if (methods().isEmpty()) return message(tr("Nothing to compare"), tr("Choose one or more methods above."));
+    if (!isVisible() && m_columns->count() == 0) return;  // made when they are looked at first
     m_open->hide();
     m_empty->hide();
     m_body->show();
@@ -459,7 +460,8 @@ class CompareView : public View {
     m_loading = true;
     m_loadingId = id;
     JobSpec spec;
-    spec.name = "Read head";
+    spec.name = "Read layer " + std::to_string(id.call.layer) + " head " + std::to_string(id.head) + ", step " +
+                std::to_string(id.call.step);
     spec.lane = Lane::Io;
     spec.supersedeTag = "compare-view/load";
     spec.priority = 90;

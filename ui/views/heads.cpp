@@ -18,6 +18,7 @@
 #include "ui/heads_facts.h"
 #include "ui/heads_grid.h"
 #include "ui/icons.h"
+#include "ui/layout_pause.h"
 #include "ui/open_buttons.h"
 #include "ui/section_label.h"
 #include "ui/session.h"
@@ -274,6 +275,7 @@ class HeadsView : public View {
   }
 
   void refresh() {
+    const LayoutPause once({this});
     Session& s = session();
     const Selection& at = s.selection();
     std::vector<int> layers, heads;

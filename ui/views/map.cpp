@@ -455,7 +455,8 @@ class MapView : public View {
     m_loading = true;
     m_patience.start();
     JobSpec spec;
-    spec.name = "Read head";
+    spec.name = "Read layer " + std::to_string(id.call.layer) + " head " + std::to_string(id.head) + ", step " +
+                std::to_string(id.call.step);
     spec.lane = Lane::Io;
     spec.supersedeTag = "map-view/load";
     spec.priority = 100;

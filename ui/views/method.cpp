@@ -16,6 +16,7 @@
 
 #include "sparsight/core/method.h"
 #include "ui/icons.h"
+#include "ui/layout_pause.h"
 #include "ui/method_form.h"
 #include "ui/section_label.h"
 #include "ui/session.h"
@@ -162,9 +163,9 @@ class MethodView : public View {
     scroll->setFrameShape(QFrame::NoFrame);
     scroll->setHorizontalScrollBarPolicy(Qt::ScrollBarAlwaysOff);
     outer->addWidget(scroll);
-    auto* content = new QWidget;
-    scroll->setWidget(content);
-    auto* column = new QVBoxLayout(content);
+    m_content = new QWidget;
+    scroll->setWidget(m_content);
+    auto* column = new QVBoxLayout(m_content);
     column->setContentsMargins(Theme::kEdge, 2, Theme::kEdge, Theme::kEdge);
     column->setSpacing(Theme::kPad);
 
@@ -385,6 +386,7 @@ class MethodView : public View {
   }
 
   void refresh() {
+    const LayoutPause once({m_content, m_table});
     const Session& s = session();
     const Method* chosen = method();
     const bool hasTrace = s.trace() != nullptr;
@@ -511,6 +513,7 @@ class MethodView : public View {
     m_step->setText(summary);
   }
 
+  QWidget* m_content = nullptr;
   QComboBox* m_combo;
   NoteLabel* m_summary;
   MethodForm* m_form;

@@ -244,7 +244,8 @@ class PermutationView : public View {
     m_loadingId = id;
     m_loadingResult = result;
     JobSpec spec;
-    spec.name = "Read head";
+    spec.name = "Read layer " + std::to_string(id.call.layer) + " head " + std::to_string(id.head) + ", step " +
+                std::to_string(id.call.step);
     spec.lane = Lane::Io;
     spec.supersedeTag = "permutation-view/load";
     spec.priority = 90;
@@ -256,7 +257,7 @@ class PermutationView : public View {
           auto both = std::make_shared<BothOrders>();
           both->id = id;
           both->result = result;
-          const HeadData head = trace->load(id, context.stop());
+          const HeadData head = trace->loadScores(id, context.stop());
           both->model = std::make_shared<AttentionMap>(head);
           both->computed = std::make_shared<AttentionMap>(head, result->plan.qOrder, result->plan.kOrder);
           for (const auto& map : {both->model, both->computed}) {

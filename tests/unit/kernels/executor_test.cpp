@@ -3,6 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#if defined(__linux__)
+#include <sys/resource.h>
+#include <unistd.h>
+#endif
+
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <mutex>
@@ -96,6 +102,36 @@ TEST(Executor, DefaultIsAllCores) {
   EXPECT_EQ(Executor(0).threads(), static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
   EXPECT_GE(Executor(-3).threads(), 1);
 }
+
+#if defined(__linux__)
+TEST(Executor, AThreadLowersItselfAlone) {
+  const auto niceness = [] { return getpriority(PRIO_PROCESS, static_cast<id_t>(gettid())); };
+  const int mine = niceness();
+  int theirs = 0;
+  std::thread([&] {
+    lowerThreadPriority(7);
+    theirs = niceness();
+  }).join();
+  EXPECT_EQ(theirs, std::min(19, std::max(0, mine) + 7));
+  EXPECT_EQ(niceness(), mine);
+}
+
+TEST(Executor, WorkersAreLoweredOnceAndTheCallerIsNot) {
+  const auto niceness = [] { return getpriority(PRIO_PROCESS, static_cast<id_t>(gettid())); };
+  const int mine = niceness(), below = std::min(19, std::max(0, mine) + 3);
+  const Executor executor(4, 3);
+  const auto caller = std::this_thread::get_id();
+  for (int round = 0; round < 20; ++round) {
+    std::atomic<int> wrong{0};
+    executor.parallelFor(64, 1, {}, [&](Index, Index) {
+      const bool own = std::this_thread::get_id() == caller;
+      if (niceness() != (own ? mine : below)) ++wrong;
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+    });
+    EXPECT_EQ(wrong.load(), 0);
+  }
+}
+#endif
 
 TEST(Executor, LoopProgressCountsEveryItemOnceAndNeverFalls) {
   const Executor executor(8);

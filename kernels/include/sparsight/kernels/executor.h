@@ -44,12 +44,16 @@ class LoopProgress {
   double m_from, m_share;
 };
 
+/// Asks the system to run other threads before the calling one, as far as `nice` says (0 to 19, as nice(1) counts): for
+/// threads that compute beside a window. Nothing where that cannot be asked for.
+void lowerThreadPriority(int nice) noexcept;
+
 /// Parallel loops over blocks of work, on a oneTBB arena of a fixed number of threads. Safe to use from several
 /// threads.
 class Executor {
  public:
-  /// threads <= 0: all cores.
-  explicit Executor(int threads = 0);
+  /// threads <= 0: all cores. nice: of the threads it starts (lowerThreadPriority).
+  explicit Executor(int threads = 0, int nice = 0);
   ~Executor();
   Executor(const Executor&) = delete;
   Executor& operator=(const Executor&) = delete;
