@@ -76,7 +76,8 @@ struct JobQueue::Impl : std::enable_shared_from_this<JobQueue::Impl> {
     std::optional<BackendInfo> info;  // of the lane's backend, once created
   };
 
-  Impl(Dispatcher d, JobQueueOptions o) : dispatcher(std::move(d)), options(std::move(o)), executor(options.threads, options.nice) {
+  Impl(Dispatcher d, JobQueueOptions o)
+      : dispatcher(std::move(d)), options(std::move(o)), executor(options.threads, options.nice) {
     if (!dispatcher) dispatcher = [](const std::function<void()>& f) { f(); };
   }
 
@@ -195,7 +196,8 @@ struct JobQueue::Impl : std::enable_shared_from_this<JobQueue::Impl> {
   }
 
   void runLane(LaneState& lane) {
-    if (options.nice > 0) lowerThreadPriority(options.nice);
+    // Opening and reading files is waited for and takes little processor time.
+    if (options.nice > 0 && &lane != &lanes[static_cast<std::size_t>(Lane::Io)]) lowerThreadPriority(options.nice);
     // The backend lives and dies on this thread: it is thread-confined.
     std::unique_ptr<Backend> backend;
     bool deviceRetired = false;

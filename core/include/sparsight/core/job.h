@@ -100,7 +100,7 @@ class JobHandle {
 
 struct JobQueueOptions {
   int threads = 0;  ///< of the shared executor; 0 = all cores
-  int nice = 0;     ///< of the lanes' threads and the executor's (lowerThreadPriority): a window goes first
+  int nice = 0;     ///< of Compute, Tiles and the executor's threads (lowerThreadPriority): a window goes first
   std::string backendId = "auto";
   /// Makes a lane's backend; empty: sparsight::createBackend. For tests.
   std::function<std::unique_ptr<Backend>(std::string_view id, Executor& executor)> makeBackend;
