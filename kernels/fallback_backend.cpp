@@ -51,6 +51,14 @@ class FallbackBackend::Head final : public PreparedHead {
     }
     return head;
   }
+  void aheadOnPrimary(std::uint64_t serial, Backend& backend) {
+    const std::lock_guard lock(m_mutex);
+    try {
+      m_primary[serial] = backend.prepareAhead(input(), nullptr);
+    } catch (const Error&) {
+      m_primary.erase(serial);
+    }
+  }
   void dropPrimary(std::uint64_t serial) const {
     const std::lock_guard lock(m_mutex);
     m_primary.erase(serial);
@@ -86,6 +94,14 @@ std::shared_ptr<const PreparedHead> FallbackBackend::prepare(const AttentionIn& 
   return std::make_shared<Head>(in, std::move(keepAlive));
 }
 
+std::shared_ptr<const PreparedHead> FallbackBackend::prepareAhead(const AttentionIn& in,
+                                                                  std::shared_ptr<const void> keepAlive) {
+  detail::checkInput(in);
+  auto head = std::make_shared<Head>(in, std::move(keepAlive));
+  if (m_primary && m_primary->headsAtOnce(1) > 1) head->aheadOnPrimary(m_serial, *m_primary);
+  return head;
+}
+
 void FallbackBackend::note(Op op, const std::string& why) {
   std::string line = fmt::format("{}: {} -> cpu ({})", opName(op), m_primaryId, why);
   if (std::find(m_fallbacks.begin(), m_fallbacks.end(), line) == m_fallbacks.end()) {
@@ -99,10 +115,15 @@ void FallbackBackend::retire(const std::string& why) {
   m_primary.reset();
 }
 
-template <class Call>
-auto FallbackBackend::run(Op op, const PreparedHead& prepared, const Control& control, const Call& call) {
+const FallbackBackend::Head& FallbackBackend::cast(const PreparedHead& prepared) {
   const auto* const head = dynamic_cast<const Head*>(&prepared);
   if (head == nullptr) throw Error(ErrorCode::InvalidArgument, "the head was prepared by another backend");
+  return *head;
+}
+
+template <class Call>
+auto FallbackBackend::run(Op op, const PreparedHead& prepared, const Control& control, const Call& call) {
+  const Head* const head = &cast(prepared);
   const MatrixView& q = head->input().q;
   if (!m_primary) {
     note(op, fmt::format("{} retired: {}", m_primaryId, m_retiredWhy));
@@ -171,6 +192,35 @@ ClusterResult FallbackBackend::cluster(const PreparedHead& head, const ClusterRe
                                        const Control& control) {
   return run(Op::Cluster, head, control,
              [&](Backend& backend, const PreparedHead& side) { return backend.cluster(side, request, control); });
+}
+
+std::vector<ClusterResult> FallbackBackend::clusterAll(std::span<const ClusterTask> tasks, const Control& control) {
+  const auto goesOver = [&](const ClusterTask& task) {
+    const MatrixView& q = cast(*task.head).input().q;
+    return m_primary->supports(Op::Cluster, q.dtype, q.cols);
+  };
+  if (tasks.size() > 1 && m_primary && std::all_of(tasks.begin(), tasks.end(), goesOver)) {
+    try {
+      std::vector<std::shared_ptr<const PreparedHead>> heads;
+      std::vector<ClusterTask> own(tasks.begin(), tasks.end());
+      for (ClusterTask& task : own) {
+        heads.push_back(cast(*task.head).onPrimary(m_serial, *m_primary, control));
+        task.head = heads.back().get();
+      }
+      return m_primary->clusterAll(own, control);
+    } catch (const Error& e) {
+      if (e.code() == ErrorCode::Device) {
+        note(Op::Cluster, fmt::format("device error: {}", e.what()));
+        for (const ClusterTask& task : tasks) cast(*task.head).dropPrimary(m_serial);
+        retire(e.what());
+      } else if (e.code() == ErrorCode::OutOfMemory) {
+        for (const ClusterTask& task : tasks) cast(*task.head).dropPrimary(m_serial);
+      } else if (e.code() != ErrorCode::Unsupported) {
+        throw;
+      }
+    }
+  }
+  return Backend::clusterAll(tasks, control);
 }
 
 void FallbackBackend::takeNotes() {

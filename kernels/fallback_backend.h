@@ -29,6 +29,12 @@ class FallbackBackend final : public Backend {
   [[nodiscard]] std::shared_ptr<const PreparedHead> prepare(const AttentionIn& in,
                                                             std::shared_ptr<const void> keepAlive,
                                                             const Control& control) override;
+  /// On its way to the primary at once; what fails there is left to the first operation.
+  [[nodiscard]] std::shared_ptr<const PreparedHead> prepareAhead(const AttentionIn& in,
+                                                                 std::shared_ptr<const void> keepAlive) override;
+  [[nodiscard]] Index headsAtOnce(Index headBytes) const noexcept override {
+    return m_primary ? m_primary->headsAtOnce(headBytes) : m_cpu->headsAtOnce(headBytes);
+  }
   [[nodiscard]] LseMapResult lseMap(const PreparedHead& head, const LseMapRequest& request,
                                     const Control& control) override;
   [[nodiscard]] std::vector<float> tile(const PreparedHead& head, std::span<const float> rowLse, const TileRect& rect,
@@ -43,6 +49,9 @@ class FallbackBackend final : public Backend {
                                     const Control& control) override;
   [[nodiscard]] ClusterResult cluster(const PreparedHead& head, const ClusterRequest& request,
                                       const Control& control) override;
+  /// Together on the primary; what stops that (its memory, a fault) leaves the tasks to cluster(), one by one.
+  [[nodiscard]] std::vector<ClusterResult> clusterAll(std::span<const ClusterTask> tasks,
+                                                      const Control& control) override;
   /// Distinct lines in the order of their first occurrence.
   [[nodiscard]] std::vector<std::string> takeFallbacks() override;
 
@@ -50,6 +59,7 @@ class FallbackBackend final : public Backend {
   class Head;
   template <class Call>
   auto run(Op op, const PreparedHead& prepared, const Control& control, const Call& call);
+  [[nodiscard]] static const Head& cast(const PreparedHead& prepared);
   void note(Op op, const std::string& why);
   void retire(const std::string& why);
   void takeNotes();

@@ -129,6 +129,7 @@ AttendResult CudaBackend::attend(const PreparedHead& prepared, std::span<const I
   detail::checkKeep(in, rows, keep);
   checkValues(in);
   start();
+  static_cast<void>(arrived(prepared, control));
   const bool keepsAll = detail::keepsAll(keep);
   std::vector<std::int32_t> edges;
   edges.reserve(keep.intervals.size() * 2);
@@ -144,9 +145,7 @@ AttendResult CudaBackend::attend(const PreparedHead& prepared, std::span<const I
       for (const Index i : list.listed) result.lse[at(i)] = -kInfinity;
       return result;
     }
-    if (in.v.data != nullptr && head.v.sizeBytes() == 0) {
-      head.v = uploadMatrix(in.v, head.dtype, control, "upload the values");
-    }
+    static_cast<void>(arrivedWithValues(prepared, control));
     clearPaddingValues(head);
     const Index valueCols = valueColsOf(in);
     list.perLaunch = rowsPerLaunch(
@@ -193,6 +192,7 @@ AttendResult CudaBackend::attendTop(const PreparedHead& prepared, std::span<cons
   detail::checkCounts(rows, counts);
   checkValues(in);
   start();
+  static_cast<void>(arrived(prepared, control));
   return withSmallerBatches(Op::AttendTop, [&](const LaunchLimits& limits) {
     const Drain drain(m_stream);
     AttendResult result = emptyAttend(in, rows.size());
@@ -202,9 +202,7 @@ AttendResult CudaBackend::attendTop(const PreparedHead& prepared, std::span<cons
       for (const Index i : list.listed) result.lse[at(i)] = -kInfinity;
       return result;
     }
-    if (in.v.data != nullptr && head.v.sizeBytes() == 0) {
-      head.v = uploadMatrix(in.v, head.dtype, control, "upload the values");
-    }
+    static_cast<void>(arrivedWithValues(prepared, control));
     const Index valueCols = valueColsOf(in);
     // Scores are made twice: to find the cuts, and to attend.
     list.perLaunch =
@@ -224,8 +222,8 @@ AttendResult CudaBackend::attendTop(const PreparedHead& prepared, std::span<cons
       std::vector<std::int64_t> wanted(at(n));
       for (Index i = 0; i < n; ++i) wanted[at(i)] = counts[at(list.listed[at(first + i)])];
       uploadTable(m_scratch.counts, wanted, control, "upload the counts");
-      check(launchTopCut({panel, m_scratch.counts.as<const std::int64_t>(), m_scratch.cut.as<float>(),
-                          m_scratch.lastTie.as<std::int32_t>(), m_scratch.threshold.as<float>()},
+      check(launchSelect(TopCutParams{panel, m_scratch.counts.as<const std::int64_t>(), m_scratch.cut.as<float>(),
+                                      m_scratch.lastTie.as<std::int32_t>(), m_scratch.threshold.as<float>()},
                          n, m_stream.get()),
             "attend_top: cuts");
       AttendParams params{};

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "checks.h"
 #include "cuda/device_memory.h"
 #include "cuda/kernels.h"
+#include "cuda/uploader.h"
 #include "cuda/work_plan.h"
 #include "sparsight/kernels/backend.h"
 
@@ -55,7 +57,12 @@ struct PathChoice {
 
 class CudaHead final : public PreparedHead {
  public:
-  CudaHead(const AttentionIn& in, std::shared_ptr<const void> keepAlive) : PreparedHead(in, std::move(keepAlive)) {}
+  CudaHead(const AttentionIn& in, std::shared_ptr<const void> keepAlive);
+  ~CudaHead() override {
+    if (upload) upload->cancel();
+  }
+  CudaHead(const CudaHead&) = delete;
+  CudaHead& operator=(const CudaHead&) = delete;
 
   [[nodiscard]] Index bytes() const noexcept override {
     return q.sizeBytes() + k.sizeBytes() + v.sizeBytes() + keyValid.sizeBytes() + queryValid.sizeBytes();
@@ -64,11 +71,20 @@ class CudaHead final : public PreparedHead {
   [[nodiscard]] const std::uint8_t* queryFlags() const { return queryValid.as<const std::uint8_t>(); }
   [[nodiscard]] Operands operands() const { return {q.as<const void>(), k.as<const void>(), depth, 1}; }
 
+  /// Space for q, k and the flags, with V for that, too.
+  void reserve(const std::shared_ptr<DeviceBudget>& budget, bool withValues);
+  /// Fills it; V where there is space for it.
+  void copy(Staging& staging, const Control& control) const;
+  void copyValues(Staging& staging, const Control& control) const;
+
   DType dtype = DType::F32;  ///< on the device: the tensors' own, float32 where they differ
   std::int32_t depth = 0;    ///< padded head dimension
   DeviceBuffer q, k;
   DeviceBuffer keyValid, queryValid;
-  mutable DeviceBuffer v;  ///< uploaded when an operation first needs it
+  DeviceBuffer v;  ///< empty until an operation first needs it
+  /// Set while the copies may be under way; afterwards `missing` says whether they must be made again.
+  std::shared_ptr<Uploader::Upload> upload;
+  bool missing = false;  ///< nothing lies on the device yet
 };
 
 /// What the pooled pass leaves: sums over cells, and the LSE of the rows of the region when it was not given.
@@ -91,6 +107,9 @@ class CudaBackend final : public Backend {
   [[nodiscard]] std::shared_ptr<const PreparedHead> prepare(const AttentionIn& in,
                                                             std::shared_ptr<const void> keepAlive,
                                                             const Control& control) override;
+  [[nodiscard]] std::shared_ptr<const PreparedHead> prepareAhead(const AttentionIn& in,
+                                                                 std::shared_ptr<const void> keepAlive) override;
+  [[nodiscard]] Index headsAtOnce(Index headBytes) const noexcept override;
   [[nodiscard]] LseMapResult lseMap(const PreparedHead& prepared, const LseMapRequest& request,
                                     const Control& control) override;
   [[nodiscard]] std::vector<float> tile(const PreparedHead& prepared, std::span<const float> rowLse,
@@ -105,6 +124,8 @@ class CudaBackend final : public Backend {
                                     const Control& control) override;
   [[nodiscard]] ClusterResult cluster(const PreparedHead& prepared, const ClusterRequest& request,
                                       const Control& control) override;
+  [[nodiscard]] std::vector<ClusterResult> clusterAll(std::span<const ClusterTask> tasks,
+                                                      const Control& control) override;
   [[nodiscard]] std::vector<std::string> takeFallbacks() override { return std::exchange(m_notes, {}); }
 
   [[nodiscard]] Path path() const noexcept { return m_path; }
@@ -120,8 +141,8 @@ class CudaBackend final : public Backend {
     DeviceBuffer rows, keepFirst, keepLast, intervals, out, outLse, outCount;
     DeviceBuffer scores, counts, cut, lastTie, threshold;
     DeviceBuffer entropy, top1, rowMax, rowLog2Sum, rowPairs, rowAbove, rowEqual, histogram;
-    DeviceBuffer centres, centreProfiles, centreSquares, basis, basisParts, profiles, pointSquares, labels, nearest;
-    DeviceBuffer members, memberFirst, means;
+    DeviceBuffer centres, centreProfiles, centreSquares, basis, basisRows, parts, profiles, pointSquares;
+    DeviceBuffer labels, nearest, segments, members, memberFirst, means;
   };
   struct Timer {
     cudaEvent_t first = nullptr, last = nullptr;
@@ -148,6 +169,12 @@ class CudaBackend final : public Backend {
   };
 
   static const CudaHead& cast(const PreparedHead& head);
+  /// The head as operations use it: its data is on the device before anything that they launch.
+  const CudaHead& arrived(const PreparedHead& head, const Control& control);
+  /// The same with V.
+  const CudaHead& arrivedWithValues(const PreparedHead& head, const Control& control);
+  /// Makes room for a head by giving up scratch, and copies it.
+  void uploadNow(CudaHead& head, bool withValues, const Control& control);
   // Every operation may come from another thread than the last, and the current device is a thread's.
   void start();
   void beginTiming();
@@ -172,8 +199,6 @@ class CudaBackend final : public Backend {
   }
   void noteSmallerBatch(Op op, Index bytes);
 
-  [[nodiscard]] DeviceBuffer uploadMatrix(const MatrixView& m, DType dtype, const Control& control, const char* what);
-  [[nodiscard]] DeviceBuffer uploadFlags(std::span<const std::uint8_t> flags, const Control& control, const char* what);
   template <class T>
   void uploadTable(DeviceBuffer& buffer, const std::vector<T>& values, const Control& control, const char* what) {
     buffer.reserve(m_budget, bytesOf(values), what);
@@ -212,7 +237,10 @@ class CudaBackend final : public Backend {
   void forScorePanels(const CudaHead& head, const RowList& list, const char* what, double done, double share,
                       const Control& control, const Body& body);
 
-  struct AttendWork;
+  struct ClusterWork;
+  /// One round of all these heads, which go together.
+  void clusterBatch(const LaunchLimits& limits, std::span<ClusterWork> works, const Control& control);
+
   /// One launch of attention over the rows that uploadRows() put there, results to the host.
   void attendPanel(const CudaHead& head, const RowList& list, Index first, Index n, const AttendParams& keep,
                    AttendResult& result);
@@ -235,6 +263,7 @@ class CudaBackend final : public Backend {
   Timer m_timer;
   Scratch m_scratch;
   std::vector<std::string> m_notes;
+  Uploader m_uploader;
 };
 
 template <class Body>

@@ -133,6 +133,16 @@ SPARSIGHT_DEVICE float floatOf(std::uint32_t bits) {
   return x;
 }
 
+/// The three bfloat16 numbers whose sum a float32 is, largest first: 8 significant bits each, the rest goes on to the
+/// next. Exact unless the last part falls below the smallest bfloat16.
+SPARSIGHT_DEVICE void splitFloat(float value, std::uint16_t (&parts)[3]) {
+  for (std::uint16_t& part : parts) {
+    const std::uint32_t bits = bitsOf(value);
+    part = static_cast<std::uint16_t>(bits >> 16U);
+    value -= floatOf(bits & 0xFFFF0000U);
+  }
+}
+
 SPARSIGHT_DEVICE int minOf(int a, int b) { return a < b ? a : b; }
 SPARSIGHT_DEVICE int maxOf(int a, int b) { return a > b ? a : b; }
 

@@ -100,6 +100,26 @@ std::shared_ptr<DeviceBudget> sharedBudget() {
   return budget;
 }
 
+// Rows as they lie on the device: of one type, padded with zeros.
+void copyMatrix(Staging& staging, const DeviceBuffer& buffer, const MatrixView& m, DType dtype, const Control& control,
+                const char* what) {
+  const Index rowBytes = paddedCols(m.cols) * static_cast<Index>(itemSize(dtype));
+  if (m.dtype == dtype) {
+    staging.uploadRows(buffer.as<void>(), rowBytes, m.data, m.rows, m.cols * static_cast<Index>(itemSize(dtype)),
+                       m.rowStrideBytes, control, what);
+    return;
+  }
+  constexpr Index kRows = 1024;
+  std::vector<float> rows(at(std::min(kRows, m.rows) * m.cols));
+  for (Index first = 0; first < m.rows; first += kRows) {
+    const Index count = std::min(kRows, m.rows - first);
+    for (Index r = 0; r < count; ++r) detail::convertRow(m, first + r, rows.data() + r * m.cols);
+    const Index wideBytes = m.cols * static_cast<Index>(sizeof(float));
+    staging.uploadRows(buffer.as<std::byte>() + first * rowBytes, rowBytes,
+                       reinterpret_cast<const std::byte*>(rows.data()), count, wideBytes, wideBytes, control, what);
+  }
+}
+
 }  // namespace
 
 PathChoice choosePath(const char* wanted, int capability, std::string (*whyNotHopper)()) {
@@ -196,10 +216,8 @@ bool CudaBackend::supports(Op, DType, Index headDim) const noexcept {
   return headDim >= 1 && headDim <= kLargestHeadDim;
 }
 
-std::shared_ptr<const PreparedHead> CudaBackend::prepare(const AttentionIn& in, std::shared_ptr<const void> keepAlive,
-                                                         const Control& control) {
-  detail::checkInput(in);
-  start();
+CudaHead::CudaHead(const AttentionIn& in, std::shared_ptr<const void> keepAlive)
+    : PreparedHead(in, std::move(keepAlive)) {
   if (in.q.rows > kMostTokens || in.k.rows > kMostTokens) {
     throw Error(ErrorCode::Unsupported, fmt::format("cuda: {} queries and {} keys; at most {} tokens are supported",
                                                     in.q.rows, in.k.rows, kMostTokens));
@@ -208,32 +226,126 @@ std::shared_ptr<const PreparedHead> CudaBackend::prepare(const AttentionIn& in, 
     throw Error(ErrorCode::Unsupported,
                 fmt::format("cuda: head_dim {} is above {}; use the CPU", in.q.cols, kLargestHeadDim));
   }
+  const bool sameTypes = in.q.dtype == in.k.dtype && (in.v.data == nullptr || in.v.dtype == in.q.dtype);
+  dtype = sameTypes ? in.q.dtype : DType::F32;
+  depth = paddedCols(in.q.cols);
+}
+
+void CudaHead::reserve(const std::shared_ptr<DeviceBudget>& budget, bool withValues) {
+  const auto matrix = [&](DeviceBuffer& buffer, const MatrixView& m, const char* what) {
+    buffer.reserve(budget, m.rows * paddedCols(m.cols) * static_cast<Index>(itemSize(dtype)), what);
+  };
+  matrix(q, input().q, "upload the queries");
+  matrix(k, input().k, "upload the keys");
+  keyValid.reserve(budget, static_cast<Index>(input().keyValid.size()), "upload the key validity");
+  queryValid.reserve(budget, static_cast<Index>(input().queryValid.size()), "upload the query validity");
+  if (withValues && input().v.data != nullptr) matrix(v, input().v, "upload the values");
+}
+
+void CudaHead::copy(Staging& staging, const Control& control) const {
+  copyMatrix(staging, q, input().q, dtype, control, "upload the queries");
+  copyMatrix(staging, k, input().k, dtype, control, "upload the keys");
+  const auto flags = [&](const DeviceBuffer& buffer, std::span<const std::uint8_t> from, const char* what) {
+    if (!from.empty()) staging.upload(buffer.as<void>(), from.data(), buffer.sizeBytes(), control, what);
+  };
+  flags(keyValid, input().keyValid, "upload the key validity");
+  flags(queryValid, input().queryValid, "upload the query validity");
+  if (v.sizeBytes() > 0) copyValues(staging, control);
+}
+
+void CudaHead::copyValues(Staging& staging, const Control& control) const {
+  copyMatrix(staging, v, input().v, dtype, control, "upload the values");
+}
+
+std::shared_ptr<const PreparedHead> CudaBackend::prepare(const AttentionIn& in, std::shared_ptr<const void> keepAlive,
+                                                         const Control& control) {
+  detail::checkInput(in);
+  start();
+  auto head = std::make_shared<CudaHead>(in, std::move(keepAlive));
+  uploadNow(*head, false, control);
+  m_stream.wait("upload a head");
+  return head;
+}
+
+std::shared_ptr<const PreparedHead> CudaBackend::prepareAhead(const AttentionIn& in,
+                                                              std::shared_ptr<const void> keepAlive) {
+  detail::checkInput(in);
+  start();
+  auto head = std::make_shared<CudaHead>(in, std::move(keepAlive));
+  try {
+    head->reserve(m_budget, true);
+    head->upload = m_uploader.start(
+        [target = head.get()](Staging& staging, const Control& control) { target->copy(staging, control); });
+  } catch (const Error& e) {
+    // The present head comes first: its scratch is not given up for the next, which will have its turn.
+    if (e.code() != ErrorCode::OutOfMemory) throw;
+    head->q.release();
+    head->k.release();
+    head->keyValid.release();
+    head->queryValid.release();
+    head->v.release();
+    head->missing = true;
+  }
+  return head;
+}
+
+Index CudaBackend::headsAtOnce(Index headBytes) const noexcept {
+  // A third of the budget: as much again is scratch, and other lanes have heads, too.
+  return std::clamp<Index>(m_budget->limitBytes() / 3 / std::max<Index>(headBytes, 1), 1, kMostTasks);
+}
+
+void CudaBackend::uploadNow(CudaHead& head, bool withValues, const Control& control) {
   // Scratch of earlier, larger operations gives way to a head.
   for (const bool again : {false, true}) {
     try {
-      auto head = std::make_shared<CudaHead>(in, keepAlive);
       const Drain drain(m_stream);
-      const bool sameTypes = in.q.dtype == in.k.dtype && (in.v.data == nullptr || in.v.dtype == in.q.dtype);
-      head->dtype = sameTypes ? in.q.dtype : DType::F32;
-      head->depth = paddedCols(in.q.cols);
-      head->q = uploadMatrix(in.q, head->dtype, control, "upload the queries");
-      head->k = uploadMatrix(in.k, head->dtype, control, "upload the keys");
-      head->keyValid = uploadFlags(in.keyValid, control, "upload the key validity");
-      head->queryValid = uploadFlags(in.queryValid, control, "upload the query validity");
-      m_stream.wait("upload a head");
-      return head;
+      head.reserve(m_budget, withValues);
+      head.copy(m_staging, control);
+      return;
     } catch (const Error& e) {
       if (again || e.code() != ErrorCode::OutOfMemory) throw;
     }
     m_scratch = {};
   }
-  throw Error(ErrorCode::Internal, "cuda: a head was neither uploaded nor refused");
 }
 
 const CudaHead& CudaBackend::cast(const PreparedHead& head) {
   const auto* const mine = dynamic_cast<const CudaHead*>(&head);
   if (mine == nullptr) throw Error(ErrorCode::InvalidArgument, "the head was prepared by another backend");
   return *mine;
+}
+
+const CudaHead& CudaBackend::arrived(const PreparedHead& prepared, const Control& control) {
+  // Only how far its upload has come changes, and only by this backend's thread.
+  auto& head = const_cast<CudaHead&>(cast(prepared));  // NOLINT(cppcoreguidelines-pro-type-const-cast)
+  if (head.upload) {
+    try {
+      head.upload->arriveBefore(m_stream, control);
+    } catch (const Error& e) {
+      if (e.code() != ErrorCode::OutOfMemory) throw;
+      head.missing = true;  // no page-locked memory for a second way
+    }
+    head.upload.reset();
+  }
+  if (head.missing) {
+    uploadNow(head, false, control);
+    head.missing = false;
+  }
+  return head;
+}
+
+const CudaHead& CudaBackend::arrivedWithValues(const PreparedHead& prepared, const Control& control) {
+  auto& head = const_cast<CudaHead&>(arrived(prepared, control));  // NOLINT(cppcoreguidelines-pro-type-const-cast)
+  if (head.input().v.data == nullptr || head.v.sizeBytes() > 0) return head;
+  try {
+    head.reserve(m_budget, true);
+    head.copyValues(m_staging, control);
+  } catch (...) {
+    static_cast<void>(cudaStreamSynchronize(m_stream.get()));
+    head.v.release();
+    throw;
+  }
+  return head;
 }
 
 void CudaBackend::start() {
@@ -255,7 +367,8 @@ void CudaBackend::readTimer() {
   if (!m_timer.running) return;
   float milliseconds = 0;
   check(cudaEventElapsedTime(&milliseconds, m_timer.first, m_timer.last), "read an event");
-  m_timer.seconds = static_cast<double>(milliseconds) * 1e-3;
+  m_timer.seconds += static_cast<double>(milliseconds) * 1e-3;  // an operation may run in several batches
+  m_timer.running = false;
 }
 
 void CudaBackend::noteSmallerBatch(Op op, Index bytes) {
@@ -265,32 +378,6 @@ void CudaBackend::noteSmallerBatch(Op op, Index bytes) {
   std::string line = fmt::format("{}: in batches of {} instead of {} (out of device memory)", opName(op), text(bytes),
                                  text(m_limits.scratchBytes));
   if (std::find(m_notes.begin(), m_notes.end(), line) == m_notes.end()) m_notes.push_back(std::move(line));
-}
-
-DeviceBuffer CudaBackend::uploadMatrix(const MatrixView& m, DType dtype, const Control& control, const char* what) {
-  const Index rowBytes = paddedCols(m.cols) * static_cast<Index>(itemSize(dtype));
-  DeviceBuffer buffer(m_budget, m.rows * rowBytes, what);
-  if (m.dtype == dtype) {
-    m_staging.uploadRows(buffer.as<void>(), rowBytes, m.data, m.rows, m.cols * static_cast<Index>(itemSize(dtype)),
-                         m.rowStrideBytes, control, what);
-    return buffer;
-  }
-  constexpr Index kRows = 1024;
-  std::vector<float> rows(at(std::min(kRows, m.rows) * m.cols));
-  for (Index first = 0; first < m.rows; first += kRows) {
-    const Index count = std::min(kRows, m.rows - first);
-    for (Index r = 0; r < count; ++r) detail::convertRow(m, first + r, rows.data() + r * m.cols);
-    const Index wideBytes = m.cols * static_cast<Index>(sizeof(float));
-    m_staging.uploadRows(buffer.as<std::byte>() + first * rowBytes, rowBytes,
-                         reinterpret_cast<const std::byte*>(rows.data()), count, wideBytes, wideBytes, control, what);
-  }
-  return buffer;
-}
-
-DeviceBuffer CudaBackend::uploadFlags(std::span<const std::uint8_t> flags, const Control& control, const char* what) {
-  DeviceBuffer buffer(m_budget, static_cast<Index>(flags.size()), what);
-  if (!flags.empty()) m_staging.upload(buffer.as<void>(), flags.data(), buffer.sizeBytes(), control, what);
-  return buffer;
 }
 
 void CudaBackend::paceLaunches(Index launch, const char* what) {

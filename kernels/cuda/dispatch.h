@@ -64,18 +64,4 @@ auto forWidth(Index width, const Start& start) {
   return start.template operator()<256>();
 }
 
-/// The three bfloat16 numbers whose sum a float32 is, largest first: 8 significant bits each, the rest goes on to the
-/// next. Exact unless the last part falls below the smallest bfloat16.
-inline void splitFloat(float value, std::uint16_t (&parts)[3]) {
-  for (std::uint16_t& part : parts) {
-    std::uint32_t bits = 0;
-    std::memcpy(&bits, &value, sizeof bits);
-    part = static_cast<std::uint16_t>(bits >> 16U);
-    bits &= 0xFFFF0000U;
-    float taken = 0;
-    std::memcpy(&taken, &bits, sizeof taken);
-    value -= taken;
-  }
-}
-
 }  // namespace sparsight::cuda

@@ -17,6 +17,8 @@ namespace sparsight::cuda {
 
 /// Blocks of 64 rows.
 constexpr Index tilesOf(Index rows) { return (rows + kTileRows - 1) / kTileRows; }
+/// Blocks that take `each` of `count`.
+constexpr Index shares(Index count, Index each) { return (count + each - 1) / each; }
 /// Blocks of a launch along the keys.
 constexpr Index keyBlocksOf(const ScoreRowsParams& params) {
   return (static_cast<Index>(params.keyCount) + params.keysPerBlock - 1) / params.keysPerBlock;
@@ -40,17 +42,25 @@ cudaError_t launchClearValues(const ClearValuesParams& params, cudaStream_t stre
 cudaError_t launchAttend(DType dtype, Path path, Index valueWidth, const AttendParams& params, cudaStream_t stream);
 
 cudaError_t launchScoreRows(DType dtype, Path path, const ScoreRowsParams& params, cudaStream_t stream);
-/// k: float32 rows, split in three where splitsFloats() says so.
-cudaError_t launchFloatScoreRows(DType dtype, Path path, const ScoreRowsParams& params, cudaStream_t stream);
-cudaError_t launchRowStats(const RowStatsParams& params, Index rows, cudaStream_t stream);
-cudaError_t launchTopCut(const TopCutParams& params, Index rows, cudaStream_t stream);
-cudaError_t launchGlobalRows(const GlobalParams& params, Index rows, cudaStream_t stream);
-cudaError_t launchGlobalPass(const GlobalParams& params, Index rows, cudaStream_t stream);
+/// One of the selections of score_rows.h: RowStatsParams, TopCutParams, GlobalRowsParams, GlobalParams.
+template <class Params>
+cudaError_t launchSelect(const Params& params, Index rows, cudaStream_t stream);
 
-cudaError_t launchSquares(DType dtype, const SquaresParams& params, cudaStream_t stream);
-/// k: float32 rows, split in three where splitsFloats() says so.
-cudaError_t launchAssign(DType dtype, Path path, const AssignParams& params, cudaStream_t stream);
-cudaError_t launchMeans(DType dtype, const MeansParams& params, Index clusters, cudaStream_t stream);
+// Clustering: the first `tasks` of a batch, each with at most `rows` points, clusters or elements.
+cudaError_t launchSpread(const Batch<SpreadParams>& batch, Index tasks, Index elements, cudaStream_t stream);
+cudaError_t launchSquares(DType dtype, const Batch<SquaresParams>& batch, Index tasks, Index rows, cudaStream_t stream);
+/// k: float32 rows, split in three where splitsFloats() says so; one block makes all scores of a row.
+cudaError_t launchProfiles(DType dtype, Path path, const Batch<ScoreRowsParams>& batch, Index tasks, Index rows,
+                           cudaStream_t stream);
+/// k: as for launchProfiles.
+cudaError_t launchAssign(DType dtype, Path path, const Batch<AssignParams>& batch, Index tasks, Index rows,
+                         cudaStream_t stream);
+/// The counting sort; in this order.
+cudaError_t launchCount(const Batch<SortParams>& batch, Index tasks, Index points, cudaStream_t stream);
+cudaError_t launchSegments(const Batch<SortParams>& batch, Index tasks, Index clusters, cudaStream_t stream);
+cudaError_t launchFirstMembers(const Batch<SortParams>& batch, Index tasks, cudaStream_t stream);
+cudaError_t launchMembers(const Batch<SortParams>& batch, Index tasks, Index points, cudaStream_t stream);
+cudaError_t launchMeans(DType dtype, const Batch<MeansParams>& batch, Index tasks, Index clusters, cudaStream_t stream);
 
 /// One thread writes 1 to *out: proves that this program has code for the device.
 cudaError_t launchTrial(std::int32_t* out, cudaStream_t stream);

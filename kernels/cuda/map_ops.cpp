@@ -31,6 +31,7 @@ LseMapResult CudaBackend::lseMap(const PreparedHead& prepared, const LseMapReque
   const AttentionIn& in = head.input();
   detail::checkRequest(in, request);
   start();
+  static_cast<void>(arrived(prepared, control));
   const bool wantCells = !request.rowBounds.empty();
   const std::array<Index, 2> wholeColumns{0, in.k.rows};
   const Pooled pooled = withSmallerBatches(Op::LseMap, [&](const LaunchLimits& limits) {
@@ -50,6 +51,7 @@ std::vector<float> CudaBackend::tile(const PreparedHead& prepared, std::span<con
   const CudaHead& head = cast(prepared);
   detail::checkTile(head.input(), rowLse, rect);
   start();
+  static_cast<void>(arrived(prepared, control));
   const std::vector<Index> rowBounds = detail::cellBounds(rect.row0, rect.row1, rect.cellRows);
   const std::vector<Index> colBounds = detail::cellBounds(rect.col0, rect.col1, rect.cellCols);
   const Pooled pooled = withSmallerBatches(Op::Tile, [&](const LaunchLimits& limits) {

@@ -33,6 +33,7 @@ RowStats CudaBackend::rowStats(const PreparedHead& prepared, std::span<const Ind
   detail::checkRows(in, rows);
   detail::checkMass(mass);
   start();
+  static_cast<void>(arrived(prepared, control));
   return withSmallerBatches(Op::RowStats, [&](const LaunchLimits& limits) {
     const Drain drain(m_stream);
     RowStats stats;
@@ -59,9 +60,10 @@ RowStats CudaBackend::rowStats(const PreparedHead& prepared, std::span<const Ind
     reserve<std::int64_t>(m_scratch.outCount, count, "row statistics");
     beginTiming();
     forScorePanels(head, list, "row_stats", 0, 1, control, [&](Index first, Index n, const RowPanel& panel) {
-      check(launchRowStats({panel, mass, m_scratch.outLse.as<float>() + first, m_scratch.entropy.as<float>() + first,
-                            m_scratch.top1.as<float>() + first, m_scratch.outCount.as<std::int64_t>() + first},
-                           n, m_stream.get()),
+      check(launchSelect(
+                RowStatsParams{panel, mass, m_scratch.outLse.as<float>() + first, m_scratch.entropy.as<float>() + first,
+                               m_scratch.top1.as<float>() + first, m_scratch.outCount.as<std::int64_t>() + first},
+                n, m_stream.get()),
             "row_stats");
     });
     endTiming();
@@ -92,6 +94,7 @@ GlobalTop CudaBackend::globalTop(const PreparedHead& prepared, std::span<const I
   detail::checkRows(in, rows);
   detail::checkTotal(total);
   start();
+  static_cast<void>(arrived(prepared, control));
   return withSmallerBatches(Op::GlobalTop, [&](const LaunchLimits& limits) {
     const Drain drain(m_stream);
     GlobalTop top;
@@ -148,8 +151,8 @@ GlobalTop CudaBackend::globalTop(const PreparedHead& prepared, std::span<const I
         params.panel = panel;
         params.firstListed = static_cast<std::int32_t>(first);
         params.level = level;
-        if (level == 0) check(launchGlobalRows(params, n, m_stream.get()), "global_top: rows");
-        check(launchGlobalPass(params, n, m_stream.get()), "global_top: histogram");
+        if (level == 0) check(launchSelect(GlobalRowsParams{params}, n, m_stream.get()), "global_top: rows");
+        check(launchSelect(params, n, m_stream.get()), "global_top: histogram");
       });
       download(histogram, m_scratch.histogram.as<void>(), "read a histogram");
       if (level == 0) download(pairs, m_scratch.rowPairs.as<void>(), "read the pair counts");
@@ -170,7 +173,7 @@ GlobalTop CudaBackend::globalTop(const PreparedHead& prepared, std::span<const I
       params.panel = panel;
       params.firstListed = static_cast<std::int32_t>(first);
       params.level = kLevels;
-      check(launchGlobalPass(params, n, m_stream.get()), "global_top: counts");
+      check(launchSelect(params, n, m_stream.get()), "global_top: counts");
     });
     endTiming();
     std::vector<Counter> above(at(count));

@@ -28,13 +28,14 @@ struct ScoreRowsState {
   typename Tile::State tile;
 };
 
-/// Block x: 64 rows of the list, block y: keysPerBlock keys. Columns from keyCount to the next multiple of kDepth
-/// become zeros where the stride has room for them.
+/// Block x: 64 rows of the list; keyBlock: which keysPerBlock keys. Columns from keyCount to the next multiple of
+/// kDepth become zeros where the stride has room for them.
 template <class Tile, class Block>
-SPARSIGHT_DEVICE void scoreRowsBody(Block& block, typename Tile::Shared& shared, const ScoreRowsParams& p) {
+SPARSIGHT_DEVICE void scoreRowsBody(Block& block, typename Tile::Shared& shared, const ScoreRowsParams& p,
+                                    std::int32_t keyBlock) {
   const std::int32_t listBase = block.x() * kTileRows;
   const int rowCount = minOf(kTileRows, p.rowCount - listBase);
-  const std::int32_t keyBegin = block.y() * p.keysPerBlock;
+  const std::int32_t keyBegin = keyBlock * p.keysPerBlock;
   const std::int32_t keyEnd = minOf(keyBegin + p.keysPerBlock, p.keyCount);
   for (std::int32_t key0 = keyBegin; key0 < keyEnd; key0 += kTileKeys) {
     Tile::run(
@@ -54,7 +55,7 @@ SPARSIGHT_DEVICE void scoreRowsBody(Block& block, typename Tile::Shared& shared,
         p.scores[static_cast<std::int64_t>(listBase + row) * p.stride + key] = score;
       }
     });
-    block.sync();
+    block.sync();  // formal: the next tile has one before it writes
   }
 }
 
@@ -133,7 +134,7 @@ SPARSIGHT_DEVICE void maxOfBlock(Block& block, SelectShared& shared) {
     for (int i = 1; i < kGroup; ++i) most = maxOf(most, shared.most[t * kGroup + i]);
     s.max = most;
   });
-  block.sync();
+  block.sync();  // formal: a maximum may be counted twice
   block.each([&](int t, auto& s) {
     if (t < kThreads / kGroup) shared.most[t] = s.max;
   });
@@ -143,7 +144,7 @@ SPARSIGHT_DEVICE void maxOfBlock(Block& block, SelectShared& shared) {
     for (int i = 1; i < kThreads / kGroup; ++i) most = maxOf(most, shared.most[i]);
     s.max = most;
   });
-  block.sync();
+  block.sync();  // formal: nothing is shared here again before another one
 }
 
 /// Every thread gets the sums of s.a and s.b over the block.
@@ -183,8 +184,8 @@ SPARSIGHT_DEVICE void sumOfBlock(Block& block, SelectShared& shared) {
 }
 
 /// Running sums of shared.scan over the threads, own share included.
-template <class Block>
-SPARSIGHT_DEVICE void scanOfBlock(Block& block, SelectShared& shared) {
+template <class Block, class Shared>
+SPARSIGHT_DEVICE void scanOfBlock(Block& block, Shared& shared) {
   for (int step = 1; step < kThreads; step *= 2) {
     block.each([&](int t, auto& s) {
       s.a = shared.scan[0][t] + (t >= step ? shared.scan[0][t - step] : 0);
@@ -288,6 +289,29 @@ SPARSIGHT_DEVICE void maxOfRow(Block& block, SelectShared& shared, const float* 
   maxOfBlock(block, shared);
 }
 
+/// Units of a weight of 1 in this panel's fixed-point sums.
+SPARSIGHT_DEVICE float fixedScaleOf(const RowPanel& panel) {
+  return floatOf(static_cast<std::uint32_t>(127 + fixedBitsFor(panel.keyCount)) << 23U);
+}
+
+/// In every thread: the row's largest score in s.max, the sum of its weights relative to that in s.a, and in s.b how
+/// many keys are valid.
+template <class Block>
+SPARSIGHT_DEVICE void weighRow(Block& block, SelectShared& shared, const RowPanel& panel, const float* scores,
+                               float scale) {
+  maxOfRow(block, shared, scores, panel.keyCount);
+  block.each([&](int t, auto& s) {
+    s.a = 0;
+    s.b = 0;
+    for (std::int32_t key = t; key < panel.keyCount; key += kThreads) {
+      if (!(scores[key] > negativeInfinity())) continue;
+      s.a += toFixed(exp2Of((scores[key] - s.max) * panel.exponentScale), scale);
+      ++s.b;
+    }
+  });
+  sumOfBlock(block, shared);
+}
+
 // --- Row statistics
 // ----------------------------------------------------------------------------------------------------
 
@@ -302,11 +326,10 @@ struct RowStatsParams {
 
 /// Block x: one row of the panel.
 template <class Block>
-SPARSIGHT_DEVICE void rowStatsBody(Block& block, SelectShared& shared, const RowStatsParams& p) {
+SPARSIGHT_DEVICE void selectBody(Block& block, SelectShared& shared, const RowStatsParams& p) {
   const std::int32_t i = block.x();
   const float* const scores = p.panel.row(i);
-  const int fixedBits = fixedBitsFor(p.panel.keyCount);
-  const float scale = floatOf(static_cast<std::uint32_t>(127 + fixedBits) << 23U);
+  const float scale = fixedScaleOf(p.panel);
   maxOfRow(block, shared, scores, p.panel.keyCount);
   clearBuckets(block, shared, true);
   block.each([&](int t, auto& s) {
@@ -403,23 +426,12 @@ struct TopCutParams {
 
 /// Block x: one row of the panel.
 template <class Block>
-SPARSIGHT_DEVICE void topCutBody(Block& block, SelectShared& shared, const TopCutParams& p) {
+SPARSIGHT_DEVICE void selectBody(Block& block, SelectShared& shared, const TopCutParams& p) {
   const std::int32_t i = block.x();
   const float* const scores = p.panel.row(i);
-  const int fixedBits = fixedBitsFor(p.panel.keyCount);
-  const float scale = floatOf(static_cast<std::uint32_t>(127 + fixedBits) << 23U);
+  const float scale = fixedScaleOf(p.panel);
   const Counter wanted = p.counts[i] > 0 ? static_cast<Counter>(p.counts[i]) : 0;
-  maxOfRow(block, shared, scores, p.panel.keyCount);
-  block.each([&](int t, auto& s) {
-    s.a = 0;
-    s.b = 0;
-    for (std::int32_t key = t; key < p.panel.keyCount; key += kThreads) {
-      if (!(scores[key] > negativeInfinity())) continue;
-      s.a += toFixed(exp2Of((scores[key] - s.max) * p.panel.exponentScale), scale);
-      ++s.b;
-    }
-  });
-  sumOfBlock(block, shared);
+  weighRow(block, shared, p.panel, scores, scale);
   double sum = 0;
   float max = 0;
   Counter left = 0;
@@ -456,7 +468,7 @@ SPARSIGHT_DEVICE void topCutBody(Block& block, SelectShared& shared, const TopCu
   const float cut = fromOrderedBits(prefix);
   const Counter ties = shared.left;
   const bool all = shared.count[shared.bucket] == ties;
-  block.sync();
+  block.sync();  // formal: who clears has found the same as who reads too late
   if (!all) {
     // The key of the last tie that is kept: which of 2,048 stretches of keys, then where in it.
     const std::int32_t stretch = p.panel.keyCount / kBuckets + 1;
@@ -509,24 +521,18 @@ SPARSIGHT_DEVICE std::uint32_t globalBits(float score, float max, float log2Sum,
   return orderedBits(fmaOf(score - max, exponentScale, -log2Sum));
 }
 
+struct GlobalRowsParams {
+  GlobalParams all;
+};
+
 /// Block x: one row of the panel. Fills rowMax, rowLog2Sum and rowPairs.
 template <class Block>
-SPARSIGHT_DEVICE void globalRowsBody(Block& block, SelectShared& shared, const GlobalParams& p) {
+SPARSIGHT_DEVICE void selectBody(Block& block, SelectShared& shared, const GlobalRowsParams& rows) {
+  const GlobalParams& p = rows.all;
   const std::int32_t i = block.x();
   const float* const scores = p.panel.row(i);
-  const int fixedBits = fixedBitsFor(p.panel.keyCount);
-  const float scale = floatOf(static_cast<std::uint32_t>(127 + fixedBits) << 23U);
-  maxOfRow(block, shared, scores, p.panel.keyCount);
-  block.each([&](int t, auto& s) {
-    s.a = 0;
-    s.b = 0;
-    for (std::int32_t key = t; key < p.panel.keyCount; key += kThreads) {
-      if (!(scores[key] > negativeInfinity())) continue;
-      s.a += toFixed(exp2Of((scores[key] - s.max) * p.panel.exponentScale), scale);
-      ++s.b;
-    }
-  });
-  sumOfBlock(block, shared);
+  const float scale = fixedScaleOf(p.panel);
+  weighRow(block, shared, p.panel, scores, scale);
   block.each([&](int t, auto& s) {
     if (t != 0) return;
     p.rowMax[p.firstListed + i] = s.max;
@@ -538,7 +544,7 @@ SPARSIGHT_DEVICE void globalRowsBody(Block& block, SelectShared& shared, const G
 
 /// Block x: one row of the panel. One digit of the refinement, or the final counts.
 template <class Block>
-SPARSIGHT_DEVICE void globalPassBody(Block& block, SelectShared& shared, const GlobalParams& p) {
+SPARSIGHT_DEVICE void selectBody(Block& block, SelectShared& shared, const GlobalParams& p) {
   const std::int32_t i = block.x();
   const float* const scores = p.panel.row(i);
   const float max = p.rowMax[p.firstListed + i];

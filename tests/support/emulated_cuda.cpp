@@ -20,6 +20,8 @@
 #include "cuda/hopper_map.h"
 #include "cuda/map_ops.cpp"
 #include "cuda/row_ops.cpp"
+#include "cuda/uploader.cpp"
+#include "tests/support/emulated_cuda/thread_block.h"
 #include "tests/support/emulated_hopper.h"
 
 namespace sparsight {
@@ -61,10 +63,18 @@ namespace cuda {
 namespace {
 
 template <class State, class Body>
-cudaError_t runGrid(Index x, Index y, const Body& body) {
-  if (const cudaError_t status = emulated::beginLaunch(); status != cudaSuccess) return status;
+cudaError_t runGrid(cudaStream_t stream, Index x, Index y, const Body& body) {
+  if (const cudaError_t status = emulated::beginLaunch(stream); status != cudaSuccess) return status;
   for (int by = 0; by < static_cast<int>(y); ++by) {
     for (int bx = 0; bx < static_cast<int>(x); ++bx) {
+      if (const auto order = emulated::machine().threadOrder; order != emulated::ThreadOrder::Together) {
+        ThreadScheduler scheduler(order, static_cast<std::uint64_t>(emulated::machine().launches + bx));
+        scheduler.run([&](int thread) {
+          ThreadBlock<State> block(scheduler, thread, bx, by);
+          body(block);
+        });
+        continue;
+      }
       HostBlock<State> block(bx, by);
       body(block);
     }
@@ -81,17 +91,17 @@ std::unique_ptr<Shared> dirtyShared() {
 
 /// A grid of blocks with shared memory of type Shared and threads of type State.
 template <class State, class Shared, class Body>
-cudaError_t runShared(Index x, Index y, const Body& body) {
+cudaError_t runShared(cudaStream_t stream, Index x, Index y, const Body& body) {
   const auto shared = dirtyShared<Shared>();
-  return runGrid<State>(x, y, [&](auto& block) { body(block, *shared); });
+  return runGrid<State>(stream, x, y, [&](auto& block) { body(block, *shared); });
 }
 
 }  // namespace
 
-cudaError_t launchPartials(DType dtype, Path path, const PartialsParams& params, Index splits, cudaStream_t) {
+cudaError_t launchPartials(DType dtype, Path path, const PartialsParams& params, Index splits, cudaStream_t stream) {
   return forHead(dtype, path, [&]<class T, class Tile>() {
     return runShared<PartialsState<Tile>, typename Tile::Shared>(
-        tilesOf(params.rowEnd - params.row0), splits,
+        stream, tilesOf(params.rowEnd - params.row0), splits,
         [&](auto& block, auto& shared) { partialsBody<Tile>(block, shared, params); });
   });
 }
@@ -113,8 +123,8 @@ cudaError_t forEmulatedHopper(DType dtype, Index width, const Start& start) {
 
 /// Blocks of a Hopper kernel: feed(group), compute(group, consumer).
 template <class Place, class State, class Feed, class Compute>
-cudaError_t runHopper(Index x, Index y, const Feed& feed, const Compute& compute) {
-  if (const cudaError_t status = emulated::beginLaunch(); status != cudaSuccess) return status;
+cudaError_t runHopper(cudaStream_t stream, Index x, Index y, const Feed& feed, const Compute& compute) {
+  if (const cudaError_t status = emulated::beginLaunch(stream); status != cudaSuccess) return status;
   for (int by = 0; by < static_cast<int>(y); ++by) {
     for (int bx = 0; bx < static_cast<int>(x); ++bx) {
       std::uint64_t& seed = emulated::machine().hopperSeed;
@@ -141,10 +151,10 @@ EmulatedMap mapOf(const void* data, Index rows, Index cols) {
 
 }  // namespace
 
-cudaError_t launchHopperPartials(DType dtype, const PartialsParams& params, Index splits, cudaStream_t) {
+cudaError_t launchHopperPartials(DType dtype, const PartialsParams& params, Index splits, cudaStream_t stream) {
   return forEmulatedHopper(dtype, params.in.depth, [&]<class T, int kBoxes>() {
     const cudaError_t status = runHopper<MapLayout<kBoxes>, MapState>(
-        hopperBlocksOf(params.rowEnd - params.row0), splits,
+        stream, hopperBlocksOf(params.rowEnd - params.row0), splits,
         [&](auto& group) { feedMap<kBoxes>(group, params, mapOf(params.in.k, params.keyRows, params.in.depth)); },
         [&](auto& group, int consumer) { computeMap<T, kBoxes>(group, consumer, params); });
     if (emulated::machine().hopperWrong) params.partSum[params.subCount + 1] *= 1.01F;
@@ -152,10 +162,10 @@ cudaError_t launchHopperPartials(DType dtype, const PartialsParams& params, Inde
   });
 }
 
-cudaError_t launchHopperAttend(DType dtype, const AttendParams& params, cudaStream_t) {
+cudaError_t launchHopperAttend(DType dtype, const AttendParams& params, cudaStream_t stream) {
   return forEmulatedHopper(dtype, std::max(params.in.depth, params.vCols), [&]<class T, int kBoxes>() {
     return runHopper<AttendLayout<kBoxes>, AttendGroupState<kBoxes>>(
-        hopperBlocksOf(params.rowCount), 1,
+        stream, hopperBlocksOf(params.rowCount), 1,
         [&](auto& group) {
           feedAttend<kBoxes>(group, params, mapOf(params.in.k, params.keyCount, params.in.depth),
                              mapOf(params.v, params.keyCount, params.vCols));
@@ -164,87 +174,111 @@ cudaError_t launchHopperAttend(DType dtype, const AttendParams& params, cudaStre
   });
 }
 
-cudaError_t launchRowLse(const RowLseParams& params, cudaStream_t) {
-  return runGrid<RowLseState>(tilesOf(params.parts.rowEnd - params.parts.row0), 1,
+cudaError_t launchRowLse(const RowLseParams& params, cudaStream_t stream) {
+  return runGrid<RowLseState>(stream, tilesOf(params.parts.rowEnd - params.parts.row0), 1,
                               [&](auto& block) { rowLseBody(block, params); });
 }
 
-cudaError_t launchCells(const CellsParams& params, Index rowBlocks, cudaStream_t) {
-  return runShared<CellsState, CellsShared>(rowBlocks, (params.cols + kCellCols - 1) / kCellCols,
+cudaError_t launchCells(const CellsParams& params, Index rowBlocks, cudaStream_t stream) {
+  return runShared<CellsState, CellsShared>(stream, rowBlocks, (params.cols + kCellCols - 1) / kCellCols,
                                             [&](auto& block, auto& shared) { cellsBody(block, shared, params); });
 }
 
-cudaError_t launchClearValues(const ClearValuesParams& params, cudaStream_t) {
-  return runGrid<ClearValuesState>(tilesOf(params.rowCount), 1, [&](auto& block) { clearValuesBody(block, params); });
+cudaError_t launchClearValues(const ClearValuesParams& params, cudaStream_t stream) {
+  return runGrid<ClearValuesState>(stream, tilesOf(params.rowCount), 1,
+                                   [&](auto& block) { clearValuesBody(block, params); });
 }
 
-cudaError_t launchAttend(DType dtype, Path path, Index valueWidth, const AttendParams& params, cudaStream_t) {
+cudaError_t launchAttend(DType dtype, Path path, Index valueWidth, const AttendParams& params, cudaStream_t stream) {
   return forHead(dtype, path, [&]<class T, class Tile>() {
     return forWidth(valueWidth, [&]<int kWidth>() {
       return runShared<AttendState<Tile, kWidth>, AttendShared<Tile, kWidth>>(
-          tilesOf(params.rowCount), 1,
+          stream, tilesOf(params.rowCount), 1,
           [&](auto& block, auto& shared) { attendBody<T, Tile, kWidth>(block, shared, params); });
     });
   });
 }
 
-cudaError_t launchScoreRows(DType dtype, Path path, const ScoreRowsParams& params, cudaStream_t) {
+cudaError_t launchScoreRows(DType dtype, Path path, const ScoreRowsParams& params, cudaStream_t stream) {
   return forHead(dtype, path, [&]<class T, class Tile>() {
     return runShared<ScoreRowsState<Tile>, typename Tile::Shared>(
-        tilesOf(params.rowCount), keyBlocksOf(params),
-        [&](auto& block, auto& shared) { scoreRowsBody<Tile>(block, shared, params); });
+        stream, tilesOf(params.rowCount), keyBlocksOf(params),
+        [&](auto& block, auto& shared) { scoreRowsBody<Tile>(block, shared, params, block.y()); });
   });
 }
 
-cudaError_t launchFloatScoreRows(DType dtype, Path path, const ScoreRowsParams& params, cudaStream_t) {
+template <class Params>
+cudaError_t launchSelect(const Params& params, Index rows, cudaStream_t stream) {
+  return runShared<SelectState, SelectShared>(stream, rows, 1,
+                                              [&](auto& block, auto& shared) { selectBody(block, shared, params); });
+}
+template cudaError_t launchSelect(const RowStatsParams&, Index, cudaStream_t);
+template cudaError_t launchSelect(const TopCutParams&, Index, cudaStream_t);
+template cudaError_t launchSelect(const GlobalRowsParams&, Index, cudaStream_t);
+template cudaError_t launchSelect(const GlobalParams&, Index, cudaStream_t);
+
+cudaError_t launchSpread(const Batch<SpreadParams>& batch, Index tasks, Index elements, cudaStream_t stream) {
+  return runGrid<SpreadState>(stream, shares(elements, kThreads), tasks,
+                              [&](auto& block) { spreadBody(block, batch.tasks[block.y()]); });
+}
+
+cudaError_t launchSquares(DType dtype, const Batch<SquaresParams>& batch, Index tasks, Index rows,
+                          cudaStream_t stream) {
+  return forType(dtype, [&]<class T>() {
+    return runGrid<SquaresState>(stream, tilesOf(rows), tasks,
+                                 [&](auto& block) { squaresBody<T>(block, batch.tasks[block.y()]); });
+  });
+}
+
+cudaError_t launchProfiles(DType dtype, Path path, const Batch<ScoreRowsParams>& batch, Index tasks, Index rows,
+                           cudaStream_t stream) {
   return forFloatRows(dtype, path, [&]<class Tile>() {
     return runShared<ScoreRowsState<Tile>, typename Tile::Shared>(
-        tilesOf(params.rowCount), keyBlocksOf(params),
-        [&](auto& block, auto& shared) { scoreRowsBody<Tile>(block, shared, params); });
+        stream, tilesOf(rows), tasks,
+        [&](auto& block, auto& shared) { profilesBody<Tile>(block, shared, batch.tasks[block.y()]); });
   });
 }
 
-cudaError_t launchRowStats(const RowStatsParams& params, Index rows, cudaStream_t) {
-  return runShared<SelectState, SelectShared>(rows, 1,
-                                              [&](auto& block, auto& shared) { rowStatsBody(block, shared, params); });
-}
-
-cudaError_t launchTopCut(const TopCutParams& params, Index rows, cudaStream_t) {
-  return runShared<SelectState, SelectShared>(rows, 1,
-                                              [&](auto& block, auto& shared) { topCutBody(block, shared, params); });
-}
-
-cudaError_t launchGlobalRows(const GlobalParams& params, Index rows, cudaStream_t) {
-  return runShared<SelectState, SelectShared>(
-      rows, 1, [&](auto& block, auto& shared) { globalRowsBody(block, shared, params); });
-}
-
-cudaError_t launchGlobalPass(const GlobalParams& params, Index rows, cudaStream_t) {
-  return runShared<SelectState, SelectShared>(
-      rows, 1, [&](auto& block, auto& shared) { globalPassBody(block, shared, params); });
-}
-
-cudaError_t launchSquares(DType dtype, const SquaresParams& params, cudaStream_t) {
-  return forType(dtype, [&]<class T>() {
-    return runGrid<SquaresState>(tilesOf(params.rowCount), 1, [&](auto& block) { squaresBody<T>(block, params); });
-  });
-}
-
-cudaError_t launchAssign(DType dtype, Path path, const AssignParams& params, cudaStream_t) {
+cudaError_t launchAssign(DType dtype, Path path, const Batch<AssignParams>& batch, Index tasks, Index rows,
+                         cudaStream_t stream) {
   return forFloatRows(dtype, path, [&]<class Tile>() {
     return runShared<AssignState<Tile>, typename Tile::Shared>(
-        tilesOf(params.rowCount), 1, [&](auto& block, auto& shared) { assignBody<Tile>(block, shared, params); });
+        stream, tilesOf(rows), tasks,
+        [&](auto& block, auto& shared) { assignBody<Tile>(block, shared, batch.tasks[block.y()]); });
   });
 }
 
-cudaError_t launchMeans(DType dtype, const MeansParams& params, Index clusters, cudaStream_t) {
+cudaError_t launchCount(const Batch<SortParams>& batch, Index tasks, Index points, cudaStream_t stream) {
+  return runGrid<SortState>(stream, segmentsOf(points), tasks,
+                            [&](auto& block) { countBody(block, batch.tasks[block.y()]); });
+}
+
+cudaError_t launchSegments(const Batch<SortParams>& batch, Index tasks, Index clusters, cudaStream_t stream) {
+  return runGrid<SortState>(stream, shares(clusters, kThreads), tasks,
+                            [&](auto& block) { segmentsBody(block, batch.tasks[block.y()]); });
+}
+
+cudaError_t launchFirstMembers(const Batch<SortParams>& batch, Index tasks, cudaStream_t stream) {
+  return runShared<SortState, SortShared>(
+      stream, 1, tasks, [&](auto& block, auto& shared) { firstMembersBody(block, shared, batch.tasks[block.y()]); });
+}
+
+cudaError_t launchMembers(const Batch<SortParams>& batch, Index tasks, Index points, cudaStream_t stream) {
+  return runShared<SortState, SortShared>(stream, segmentsOf(points), tasks, [&](auto& block, auto& shared) {
+    membersBody(block, shared, batch.tasks[block.y()]);
+  });
+}
+
+cudaError_t launchMeans(DType dtype, const Batch<MeansParams>& batch, Index tasks, Index clusters,
+                        cudaStream_t stream) {
   return forType(dtype, [&]<class T>() {
-    return runGrid<MeansState>(clusters, 1, [&](auto& block) { meansBody<T>(block, params); });
+    return runGrid<MeansState>(stream, clusters, tasks,
+                               [&](auto& block) { meansBody<T>(block, batch.tasks[block.y()]); });
   });
 }
 
-cudaError_t launchTrial(std::int32_t* out, cudaStream_t) {
-  const cudaError_t status = emulated::beginLaunch();
+cudaError_t launchTrial(std::int32_t* out, cudaStream_t stream) {
+  const cudaError_t status = emulated::beginLaunch(stream);
   if (status == cudaSuccess) *out = 1;
   return status;
 }

@@ -15,6 +15,8 @@
 //   budget of 80 %, and its setting             BudgetIsEightyPercentUnlessSet
 //   stop between batches                        StopsBetweenBatches
 //   a setting that means nothing                SettingsThatMeanNothing
+//   an upload beside other work fails, finds    CudaFaultsUpload
+//     no room, is stopped or given up
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -277,6 +279,274 @@ TEST_F(CudaFaults, ResultsDoNotDependOnTheBatch) {
       }
     }
   }
+}
+
+// Heads of several shapes and types: with and without padding, other cluster counts, a profile space, cosines.
+class CudaFaultsClusterAll : public CudaFaults {
+ protected:
+  void SetUp() override {
+    CudaFaults::SetUp();
+    m_heads.push_back(m_head);
+    for (const DType dtype : {DType::BF16, DType::BF16, DType::F32, DType::F16}) {
+      const auto n = static_cast<Index>(m_heads.size());
+      testing::OpCase c{"", 2000 + 37 * n, 1900 + 300 * n, 24, 0, dtype, testing::Scores::Normal};
+      m_heads.push_back(testing::makeOpHead(c, static_cast<std::uint64_t>(n)));
+    }
+  }
+  [[nodiscard]] std::vector<ClusterTask> tasksOf(const std::vector<std::shared_ptr<const PreparedHead>>& heads) const {
+    std::vector<ClusterTask> tasks;
+    for (std::size_t i = 0; i < heads.size(); ++i) {
+      const Index keys = heads[i]->input().k.rows;
+      const auto some = std::span(m_centroids).first((30 + i) * 24);
+      tasks.push_back({heads[i].get(), {Side::Key, static_cast<Index>(i), keys - 20, some}});
+      tasks.push_back({heads[i].get(), {Side::Query, 3, 300, m_centroids, Distance::Cosine}});
+    }
+    for (const auto& head : heads) {
+      tasks.push_back({head.get(), {Side::Query, 0, 320, m_centroids, Distance::Cosine, m_basis}});
+    }
+    for (const auto& head : heads) tasks.push_back({head.get(), {Side::Key, 0, 390, m_centroids, Distance::Dot}});
+    return tasks;
+  }
+  std::vector<std::shared_ptr<const PreparedHead>> prepareAll(Backend& backend) {
+    std::vector<std::shared_ptr<const PreparedHead>> heads;
+    for (const auto& head : m_heads) heads.push_back(backend.prepare(head->in, head, {}));
+    return heads;
+  }
+  static std::vector<ClusterResult> oneByOne(Backend& backend, std::span<const ClusterTask> tasks) {
+    std::vector<ClusterResult> results;
+    for (const ClusterTask& task : tasks) results.push_back(backend.cluster(*task.head, task.request, {}));
+    return results;
+  }
+  static void expectSame(const std::vector<ClusterResult>& got, const std::vector<ClusterResult>& want) {
+    ASSERT_EQ(got.size(), want.size());
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      SCOPED_TRACE(::testing::Message() << "task " << i);
+      EXPECT_EQ(got[i].labels, want[i].labels);
+      EXPECT_EQ(got[i].nearest, want[i].nearest);
+      EXPECT_EQ(got[i].sizes, want[i].sizes);
+      EXPECT_EQ(got[i].means, want[i].means);
+    }
+  }
+
+  std::vector<std::shared_ptr<const testing::OpHead>> m_heads;
+};
+
+TEST_F(CudaFaultsClusterAll, SameBitsAsOneByOneOnEveryBackendAndInEveryBatch) {
+  const auto cpu = createCpuBackend(m_executor);
+  const auto cpuHeads = prepareAll(*cpu);
+  expectSame(cpu->clusterAll(tasksOf(cpuHeads), {}), oneByOne(*cpu, tasksOf(cpuHeads)));
+  std::vector<ClusterResult> want;
+  for (const auto& [work, bytes] : {std::pair{1e12, Index{1} << 28}, std::pair{1.0, Index{1} << 28},
+                                    std::pair{5e6, Index{1} << 28}, std::pair{1e12, Index{300} << 10}}) {
+    const auto backend = createEmulatedCudaBackend(work, bytes);
+    const auto heads = prepareAll(*backend);
+    const std::vector<ClusterTask> tasks = tasksOf(heads);
+    if (want.empty()) want = oneByOne(*backend, tasks);
+    const int before = emulated::machine().launches;
+    expectSame(backend->clusterAll(tasks, {}), want);
+    const int launches = emulated::machine().launches - before;
+    if (work == 1e12 && bytes == Index{1} << 28) {
+      // 13 groups of neighbours that go together, at most 13 launches each; one by one it would be 20 times 9 and more.
+      EXPECT_LE(launches, 13 * 13);
+      EXPECT_GT(launches, 9 * 4);
+    }
+  }
+}
+
+TEST_F(CudaFaultsClusterAll, AWholeLayerSharesItsLaunches) {
+  const auto backend = createEmulatedCudaBackend(m_executor);
+  const auto head = backend->prepare(m_head->in, m_head, {});
+  const std::vector<ClusterTask> tasks(24, {head.get(), {Side::Key, 0, 400, m_centroids}});
+  int before = emulated::machine().launches;
+  const ClusterResult want = backend->cluster(*head, tasks[0].request, {});
+  const int single = emulated::machine().launches - before;
+  before = emulated::machine().launches;
+  expectSame(backend->clusterAll(tasks, {}), std::vector<ClusterResult>(24, want));
+  EXPECT_EQ(emulated::machine().launches - before, single);
+  EXPECT_THAT(backend->clusterAll({}, {}), IsEmpty());
+}
+
+TEST_F(CudaFaultsClusterAll, StopsBetweenItsBatches) {
+  const auto backend = createEmulatedCudaBackend(2e6, Index{1} << 28);
+  const auto heads = prepareAll(*backend);
+  std::stop_source source;
+  Control control;
+  control.stop = source.get_token();
+  double reached = 0;
+  control.progress = [&](double fraction) {
+    EXPECT_GE(fraction, reached);
+    reached = fraction;
+    if (fraction > 0.3) source.request_stop();
+  };
+  EXPECT_THROW(static_cast<void>(backend->clusterAll(tasksOf(heads), control)), Cancelled);
+  EXPECT_LT(reached, 0.5);
+}
+
+TEST_F(CudaFaultsClusterAll, WhateverAllocationFailsTheResultIsTheSame) {
+  std::vector<ClusterResult> want;
+  for (int until = 0; until < 60; ++until) {
+    SCOPED_TRACE(until);
+    resetEmulatedCuda();
+    const auto backend = wrap(createEmulatedCudaBackend(m_executor));
+    const auto heads = prepareAll(*backend);
+    const std::vector<ClusterTask> tasks = tasksOf(heads);
+    if (want.empty()) want = backend->clusterAll(tasks, {});
+    const auto fresh = wrap(createEmulatedCudaBackend(m_executor));
+    emulated::machine().allocationsUntilFailure = until;
+    expectSame(fresh->clusterAll(tasks, {}), want);
+    EXPECT_EQ(fresh->info().id, "cuda");
+    if (emulated::machine().failedAllocations == 0) break;
+  }
+}
+
+TEST_F(CudaFaultsClusterAll, ADeviceThatIsLostLeavesTheTasksToTheCpu) {
+  const auto backend = wrap(createEmulatedCudaBackend(m_executor));
+  const auto heads = prepareAll(*backend);
+  const std::vector<ClusterTask> tasks = tasksOf(heads);
+  emulated::machine().launchesUntilFailure = 20;
+  const std::vector<ClusterResult> got = backend->clusterAll(tasks, {});
+  EXPECT_THAT(backend->takeFallbacks(), ElementsAre(HasSubstr("cluster: cuda -> cpu (device error: "),
+                                                    HasSubstr("cluster: cuda -> cpu (cuda retired: ")));
+  const auto cpu = createCpuBackend(m_executor);
+  const auto cpuHeads = prepareAll(*cpu);
+  expectSame(got, oneByOne(*cpu, tasksOf(cpuHeads)));
+}
+
+// The next head travels while the present one is worked on.
+class CudaFaultsUpload : public CudaFaultsClusterAll {
+ protected:
+  // What an operation gives on a head that is there already.
+  std::vector<double> wanted(std::size_t n, Op op) {
+    const auto backend = createEmulatedCudaBackend(m_executor);
+    return run(*backend, *backend->prepare(m_heads[n]->in, m_heads[n], {}), op);
+  }
+};
+
+TEST_F(CudaFaultsUpload, EveryOperationWaitsForItsHead) {
+  for (const Op op : kAllOps) {
+    SCOPED_TRACE(opName(op));
+    const std::vector<double> want = wanted(0, op);
+    for (const bool later : {false, true}) {
+      resetEmulatedCuda();
+      emulated::machine().copiesLater = later;
+      const auto backend = createEmulatedCudaBackend(m_executor);
+      const auto head = backend->prepareAhead(m_heads[0]->in, m_heads[0]);
+      expectSameBits(run(*backend, *head, op), want);
+      expectSameBits(run(*backend, *head, op), want);
+    }
+  }
+}
+
+TEST_F(CudaFaultsUpload, GoesOverAnotherStreamAndTheLaunchComesAfterTheWait) {
+  const std::vector<double> wantFirst = wanted(1, Op::RowStats);
+  const std::vector<double> wantSecond = wanted(2, Op::RowStats);
+  emulated::machine().copiesLater = true;
+  const auto backend = createEmulatedCudaBackend(m_executor);
+  const auto first = backend->prepare(m_heads[1]->in, m_heads[1], {});
+  emulated::machine().log.clear();
+  const auto second = backend->prepareAhead(m_heads[2]->in, m_heads[2]);
+  expectSameBits(run(*backend, *first, Op::RowStats), wantFirst);
+  {
+    const emulated::Lock lock(emulated::machineLock());
+    for (const std::string& line : emulated::machine().log) {
+      EXPECT_THAT(line, Not(::testing::StartsWith("wait"))) << "the present head has nothing to wait for";
+    }
+  }
+  expectSameBits(run(*backend, *second, Op::RowStats), wantSecond);
+  const std::vector<std::string>& log = emulated::machine().log;
+  const auto begins = [](const char* word) {
+    return [word](const std::string& line) { return line.rfind(word, 0) == 0; };
+  };
+  const auto wait = std::find_if(log.begin(), log.end(), begins("wait"));
+  ASSERT_NE(wait, log.end());
+  const auto launch = std::find_if(wait, log.end(), begins("launch"));
+  ASSERT_NE(launch, log.end());
+  EXPECT_EQ(wait->substr(4), launch->substr(6)) << "the stream of the launch is the one that waits";
+  // What travelled beside the first head's launches went over another stream.
+  const std::string other = "copy" + wait->substr(4);
+  EXPECT_TRUE(std::any_of(log.begin(), wait,
+                          [&](const std::string& line) { return line.rfind("copy", 0) == 0 && line != other; }));
+}
+
+// Far more rows than two page-locked buffers hold, and copies that are made only when somebody waits for them: a buffer
+// that is filled again before its copy was made would send the wrong rows.
+TEST_F(CudaFaultsUpload, APageLockedBufferIsFilledAgainOnlyAfterItsCopy) {
+  const Index rows = 40'000;
+  std::vector<float> tokens(static_cast<std::size_t>(rows) * 256);
+  for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<float>(i / 256 % 4099) + 0.5F;
+  AttentionIn in;
+  in.q = in.k = {reinterpret_cast<const std::byte*>(tokens.data()), rows, 256, 1024, DType::F32};
+  emulated::machine().copiesLater = true;
+  const auto backend = createEmulatedCudaBackend(m_executor);
+  const std::vector<float> zero(256, 0.0F);
+  for (const bool ahead : {false, true}) {
+    const auto head = ahead ? backend->prepareAhead(in, nullptr) : backend->prepare(in, nullptr, {});
+    // One cluster: the distance to the origin tells each row.
+    const ClusterResult r = backend->cluster(*head, {Side::Key, 0, rows, zero}, {});
+    for (Index i = 0; i < rows; ++i) {
+      const double value = static_cast<double>(i % 4099) + 0.5;
+      ASSERT_NEAR(static_cast<double>(r.nearest[static_cast<std::size_t>(i)]), 256 * value * value,
+                  1e-4 * 256 * value * value)
+          << "row " << i;
+    }
+  }
+}
+
+TEST_F(CudaFaultsUpload, AHeadMayGoWhileItTravels) {
+  emulated::machine().copiesLater = true;
+  auto backend = createEmulatedCudaBackend(m_executor);
+  for (int i = 0; i < 20; ++i) {
+    auto ahead = backend->prepareAhead(m_heads[1]->in, m_heads[1]);
+    auto other = backend->prepareAhead(m_heads[2]->in, m_heads[2]);
+    if (i % 3 == 0) expectSameBits(run(*backend, *other, Op::AttendTop), wanted(2, Op::AttendTop));
+    if (i % 2 == 0) ahead.reset();
+  }
+  const auto kept = backend->prepareAhead(m_heads[1]->in, m_heads[1]);
+  backend.reset();  // a head may outlive its backend
+  EXPECT_GT(kept->bytes(), 0);
+}
+
+TEST_F(CudaFaultsUpload, AHeadWithoutRoomHasItsTurnLater) {
+  emulated::machine().allocationsUntilFailure = 1;
+  const auto backend = createEmulatedCudaBackend(m_executor);
+  const auto head = backend->prepareAhead(m_heads[1]->in, m_heads[1]);
+  EXPECT_EQ(emulated::machine().failedAllocations, 1);
+  EXPECT_EQ(head->bytes(), 0);
+  expectSameBits(run(*backend, *head, Op::Attend), wanted(1, Op::Attend));
+}
+
+TEST_F(CudaFaultsUpload, AFaultOnTheWayEndsOnTheCpu) {
+  for (const Op op : kAllOps) {
+    SCOPED_TRACE(opName(op));
+    resetEmulatedCuda();
+    const auto backend = wrap(createEmulatedCudaBackend(m_executor));
+    {
+      const emulated::Lock lock(emulated::machineLock());
+      emulated::machine().lost = true;
+    }
+    const auto head = backend->prepareAhead(m_head->in, m_head);
+    expectSameBits(run(*backend, *head, op), onCpu(op));
+    EXPECT_EQ(backend->info().id, "cpu");
+    resetEmulatedCuda();
+  }
+}
+
+TEST_F(CudaFaultsUpload, AStopEndsTheWait) {
+  const auto backend = createEmulatedCudaBackend(m_executor);
+  const auto head = backend->prepareAhead(m_heads[1]->in, m_heads[1]);
+  std::stop_source source;
+  source.request_stop();
+  EXPECT_THROW(static_cast<void>(backend->rowStats(*head, m_rows, 0.9, Control{source.get_token(), {}})), Cancelled);
+  expectSameBits(run(*backend, *head, Op::RowStats), wanted(1, Op::RowStats));
+}
+
+TEST_F(CudaFaultsUpload, HeadsAtOnceAreAThirdOfTheBudget) {
+  emulated::machine().freeBytes = std::size_t{1000} << 20U;
+  const auto backend = createEmulatedCudaBackend(m_executor);
+  EXPECT_EQ(backend->headsAtOnce(Index{50} << 20), 5);
+  EXPECT_EQ(backend->headsAtOnce(1), 32);
+  EXPECT_EQ(backend->headsAtOnce(Index{2000} << 20), 1);
+  EXPECT_EQ(createCpuBackend(m_executor)->headsAtOnce(1), 1) << "nothing to gain";
 }
 
 TEST_F(CudaFaults, AHeadThatDoesNotFitRunsOnTheCpu) {

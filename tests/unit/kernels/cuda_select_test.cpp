@@ -81,7 +81,7 @@ TEST(CudaSelect, TopCutKeepsWhatSortingKeeps) {
         float threshold = 0;
         std::int32_t lastTie = 0;
         HostBlock<SelectState> block(0, 0);
-        topCutBody(block, *shared, {panelOf(row), &count, &cut, &lastTie, &threshold});
+        selectBody(block, *shared, TopCutParams{panelOf(row), &count, &cut, &lastTie, &threshold});
         const auto kept = std::min(order.size(), static_cast<std::size_t>(std::max<std::int64_t>(count, 0)));
         std::vector<bool> want(row.size(), false);
         for (std::size_t i = 0; i < kept; ++i) want[order[i]] = true;
@@ -125,7 +125,7 @@ TEST(CudaSelect, KeysForMassAreThoseOfTheSortedFixedPointWeights) {
         float top1 = 0;
         std::int64_t count = -1;
         HostBlock<SelectState> block(0, 0);
-        rowStatsBody(block, *shared, {panelOf(row), mass, &lse, &entropy, &top1, &count});
+        selectBody(block, *shared, RowStatsParams{panelOf(row), mass, &lse, &entropy, &top1, &count});
         Counter reached = 0;
         std::int64_t want = 0;
         for (const Counter weight : weights) {

@@ -118,6 +118,12 @@ struct ClusterResult {
   std::vector<float> means;          ///< [K, D] of the members; a centroid without members stays as it was
 };
 
+/// One head's part of Backend::clusterAll.
+struct ClusterTask {
+  const PreparedHead* head = nullptr;
+  ClusterRequest request;
+};
+
 enum class Op : std::uint8_t { LseMap, Tile, Attend, AttendTop, RowStats, GlobalTop, Cluster };
 [[nodiscard]] std::string_view opName(Op op) noexcept;
 
@@ -141,6 +147,13 @@ class Backend {
   [[nodiscard]] virtual std::shared_ptr<const PreparedHead> prepare(const AttentionIn& in,
                                                                     std::shared_ptr<const void> keepAlive,
                                                                     const Control& control) = 0;
+  /// As prepare(), but does not wait: the upload goes on beside operations on other heads, the first operation on this
+  /// one waits for it and throws what stopped it. Where nothing is uploaded it is prepare().
+  [[nodiscard]] virtual std::shared_ptr<const PreparedHead> prepareAhead(const AttentionIn& in,
+                                                                         std::shared_ptr<const void> keepAlive);
+  /// How many heads of `headBytes` (their tensors) are worth having at once: 1 where neither prepareAhead nor
+  /// clusterAll gains anything.
+  [[nodiscard]] virtual Index headsAtOnce(Index) const noexcept { return 1; }
   [[nodiscard]] virtual LseMapResult lseMap(const PreparedHead& head, const LseMapRequest& request,
                                             const Control& control) = 0;
   /// Pooled p = exp(scale q.k - lse[row]) of a region, float32 [cellRows, cellCols]; NaN: no valid pair in the cell.
@@ -162,6 +175,11 @@ class Backend {
   /// sqrt(|x|^2 + 1e-8), as in SVOO's l2norm.
   [[nodiscard]] virtual ClusterResult cluster(const PreparedHead& head, const ClusterRequest& request,
                                               const Control& control) = 0;
+
+  /// cluster() of every task, with the same bits: on a GPU the heads share launches, as one alone is over before the
+  /// next is started. Here they follow one another.
+  [[nodiscard]] virtual std::vector<ClusterResult> clusterAll(std::span<const ClusterTask> tasks,
+                                                              const Control& control);
 
   /// Operations that did not run where asked since the last call, e.g. "attend: cuda -> cpu (unsupported)".
   [[nodiscard]] virtual std::vector<std::string> takeFallbacks() { return {}; }
