@@ -233,37 +233,114 @@ std::vector<float> seedCentroids(const MethodInput& input, const ClusterGeometry
   return centroids;
 }
 
-Clustering kMeans(const PreparedHead& head, const ClusterGeometry& geometry, Side side, std::vector<float> centroids,
-                  const KMeansOptions& options, Backend& backend, const Control& control) {
-  const Index dim = head.input().q.cols;
-  const Index rounds = std::max<Index>(1, options.iterations);
-  Clustering result;
-  result.centroids = std::move(centroids);
-  for (Index n = 0; n < rounds; ++n) {
-    if (options.bfloatCentroids) roundToBfloat(result.centroids);
-    ClusterResult round =
-        backend.cluster(head, {side, geometry.videoStart, geometry.videoTokens, result.centroids, options.distance, {}},
-                        Control{control.stop, {}});
+namespace {
+
+// Lloyd's iteration between two rounds of the backend.
+class Lloyd {
+ public:
+  explicit Lloyd(KMeansTask task) : m_task(std::move(task)), m_rounds(std::max<Index>(1, m_task.options.iterations)) {
+    m_result.centroids = std::move(m_task.centroids);
+  }
+  [[nodiscard]] bool ended() const noexcept { return m_ended || m_round >= m_rounds; }
+  [[nodiscard]] double progress() const noexcept {
+    return ended() ? 1.0 : static_cast<double>(m_round) / static_cast<double>(m_rounds);
+  }
+  /// The next round to run; points into this.
+  [[nodiscard]] ClusterTask next() {
+    if (m_task.options.bfloatCentroids) roundToBfloat(m_result.centroids);
+    const ClusterGeometry& geometry = *m_task.geometry;
+    return {m_task.head,
+            {m_task.side, geometry.videoStart, geometry.videoTokens, m_result.centroids, m_task.options.distance, {}}};
+  }
+  void take(ClusterResult round) {
+    const KMeansOptions& options = m_task.options;
+    const AttentionIn& in = m_task.head->input();
+    const ClusterGeometry& geometry = *m_task.geometry;
     if (options.empty == EmptyPolicy::Relocate) {
-      relocateEmpty(side == Side::Query ? head.input().q : head.input().k, geometry.videoStart, round, round.means);
+      relocateEmpty(m_task.side == Side::Query ? in.q : in.k, geometry.videoStart, round, round.means);
     }
     if (options.bfloatCentroids) roundToBfloat(round.means);
-    result.labels = std::move(round.labels);
-    result.sizes = std::move(round.sizes);
-    result.objective.push_back(meanOf(round.nearest));
-    result.flops += 2.0 * static_cast<double>(geometry.videoTokens) * static_cast<double>(result.centroids.size());
-    control.report(static_cast<double>(n + 1) / static_cast<double>(rounds));
+    m_result.labels = std::move(round.labels);
+    m_result.sizes = std::move(round.sizes);
+    m_result.objective.push_back(meanOf(round.nearest));
+    m_result.flops += 2.0 * static_cast<double>(geometry.videoTokens) * static_cast<double>(m_result.centroids.size());
+    ++m_round;
     if (options.iterations == 0) {
-      if (options.onRound) options.onRound(result, 0, true);
-      break;
+      if (options.onRound) options.onRound(m_result, 0, true);
+      return;
     }
-    const double shift = largestShift(result.centroids, round.means, dim);
-    const bool stop = shift < kStopShift;
-    if (options.onRound) options.onRound(result, shift, stop);
-    if (!stop || options.returnMovedOnStop) result.centroids = std::move(round.means);
-    if (stop) break;
+    const double shift = largestShift(m_result.centroids, round.means, in.q.cols);
+    m_ended = shift < kStopShift;
+    if (options.onRound) options.onRound(m_result, shift, m_ended);
+    if (!m_ended || options.returnMovedOnStop) m_result.centroids = std::move(round.means);
   }
-  return result;
+  [[nodiscard]] Clustering result() && { return std::move(m_result); }
+
+ private:
+  KMeansTask m_task;
+  Index m_rounds;
+  Index m_round = 0;
+  bool m_ended = false;
+  Clustering m_result;
+};
+
+// One half of a round of co-clustering: the tokens of `side` by their profiles over the other side's centroids.
+[[nodiscard]] ClusterTask halfOf(const PreparedHead& head, const ClusterGeometry& geometry, const CoClustering& now,
+                                 Side side) {
+  const Clustering& own = side == Side::Query ? now.q : now.k;
+  const Clustering& other = side == Side::Query ? now.k : now.q;
+  return {&head, {side, geometry.videoStart, geometry.videoTokens, own.centroids, Distance::Cosine, other.centroids}};
+}
+
+void takeHalf(CoClustering& now, Side side, const ClusterGeometry& geometry, Index dim, ClusterResult round) {
+  Clustering& own = side == Side::Query ? now.q : now.k;
+  const Clustering& other = side == Side::Query ? now.k : now.q;
+  own.labels = std::move(round.labels);
+  own.sizes = std::move(round.sizes);
+  own.objective.push_back(meanOf(round.nearest));
+  own.centroids = std::move(round.means);
+  // Profiles once, then compared: what the arithmetic needs. The reference's kernel recomputes profiles per tile.
+  const double profile = static_cast<double>(other.centroids.size()) / static_cast<double>(dim);
+  own.flops += 2.0 * static_cast<double>(geometry.videoTokens) *
+               (static_cast<double>(dim) * profile + profile * static_cast<double>(own.clusters()));
+}
+
+}  // namespace
+
+Clustering kMeans(const PreparedHead& head, const ClusterGeometry& geometry, Side side, std::vector<float> centroids,
+                  const KMeansOptions& options, Backend& backend, const Control& control) {
+  Lloyd lloyd({&head, &geometry, side, std::move(centroids), options});
+  while (!lloyd.ended()) {
+    const ClusterTask round = lloyd.next();
+    lloyd.take(backend.cluster(*round.head, round.request, Control{control.stop, {}}));
+    control.report(lloyd.progress());
+  }
+  return std::move(lloyd).result();
+}
+
+std::vector<Clustering> kMeansAll(std::vector<KMeansTask> tasks, Backend& backend, const Control& control) {
+  std::vector<Lloyd> all;
+  all.reserve(tasks.size());
+  for (KMeansTask& task : tasks) all.emplace_back(std::move(task));
+  while (true) {
+    std::vector<Lloyd*> open;
+    std::vector<ClusterTask> rounds;
+    double progress = 0;
+    for (Lloyd& lloyd : all) {
+      progress += lloyd.progress();
+      if (lloyd.ended()) continue;
+      open.push_back(&lloyd);
+      rounds.push_back(lloyd.next());
+    }
+    if (open.empty()) break;
+    control.report(progress / static_cast<double>(all.size()));
+    std::vector<ClusterResult> results = backend.clusterAll(rounds, Control{control.stop, {}});
+    for (std::size_t i = 0; i < open.size(); ++i) open[i]->take(std::move(results[i]));
+  }
+  std::vector<Clustering> results;
+  results.reserve(all.size());
+  for (Lloyd& lloyd : all) results.push_back(std::move(lloyd).result());
+  return results;
 }
 
 CoClustering coCluster(const PreparedHead& head, const ClusterGeometry& geometry, std::vector<float> qCentroids,
@@ -272,43 +349,64 @@ CoClustering coCluster(const PreparedHead& head, const ClusterGeometry& geometry
   CoClustering result;
   result.q.centroids = std::move(qCentroids);
   result.k.centroids = std::move(kCentroids);
-  const auto half = [&](Side side, Clustering& own, const Clustering& other) {
-    ClusterResult round = backend.cluster(
-        head, {side, geometry.videoStart, geometry.videoTokens, own.centroids, Distance::Cosine, other.centroids},
-        Control{control.stop, {}});
-    own.labels = std::move(round.labels);
-    own.sizes = std::move(round.sizes);
-    own.objective.push_back(meanOf(round.nearest));
-    own.centroids = std::move(round.means);
-    // Profiles once, then compared: what the arithmetic needs. The reference's kernel recomputes profiles per tile.
-    const Index dim = head.input().q.cols;
-    const double profile = static_cast<double>(other.centroids.size()) / static_cast<double>(dim);
-    own.flops += 2.0 * static_cast<double>(geometry.videoTokens) *
-                 (static_cast<double>(dim) * profile + profile * static_cast<double>(own.clusters()));
-    if (onHalf) onHalf(result, side);
-  };
   for (Index n = 0; n < rounds; ++n) {
-    half(Side::Key, result.k, result.q);
-    half(Side::Query, result.q, result.k);
+    for (const Side side : {Side::Key, Side::Query}) {
+      const ClusterTask half = halfOf(head, geometry, result, side);
+      takeHalf(result, side, geometry, head.input().q.cols,
+               backend.cluster(*half.head, half.request, Control{control.stop, {}}));
+      if (onHalf) onHalf(result, side);
+    }
     control.report(static_cast<double>(n + 1) / static_cast<double>(rounds));
   }
   return result;
+}
+
+std::vector<CoClustering> coClusterAll(std::vector<CoClusterTask> tasks, Backend& backend, const Control& control) {
+  std::vector<CoClustering> all(tasks.size());
+  Index rounds = 0;
+  for (std::size_t i = 0; i < tasks.size(); ++i) {
+    all[i].q.centroids = std::move(tasks[i].qCentroids);
+    all[i].k.centroids = std::move(tasks[i].kCentroids);
+    rounds = std::max(rounds, tasks[i].rounds);
+  }
+  for (Index n = 0; n < rounds; ++n) {
+    for (const Side side : {Side::Key, Side::Query}) {
+      std::vector<std::size_t> open;
+      std::vector<ClusterTask> halves;
+      for (std::size_t i = 0; i < tasks.size(); ++i) {
+        if (n >= tasks[i].rounds) continue;
+        open.push_back(i);
+        halves.push_back(halfOf(*tasks[i].head, *tasks[i].geometry, all[i], side));
+      }
+      std::vector<ClusterResult> results = backend.clusterAll(halves, Control{control.stop, {}});
+      for (std::size_t h = 0; h < open.size(); ++h) {
+        const CoClusterTask& task = tasks[open[h]];
+        takeHalf(all[open[h]], side, *task.geometry, task.head->input().q.cols, std::move(results[h]));
+      }
+    }
+    control.report(static_cast<double>(n + 1) / static_cast<double>(rounds));
+  }
+  return all;
 }
 
 std::vector<double> clusterProbabilities(const Clustering& q, const Clustering& k, double scale, bool weighted,
                                          Index dim) {
   const Index queries = q.clusters();
   const Index keys = k.clusters();
-  std::vector<double> out(at(queries * keys));
+  std::vector<double> out(at(queries * keys), 0.0);
+  // Key centroids by column: every dot product still adds its terms in the order of the dimension, many side by side.
+  std::vector<double> columns(at(dim * keys));
+  for (Index j = 0; j < keys; ++j) {
+    for (Index d = 0; d < dim; ++d) columns[at(d * keys + j)] = static_cast<double>(k.centroids[at(j * dim + d)]);
+  }
   for (Index i = 0; i < queries; ++i) {
     const std::span<double> row = std::span(out).subspan(at(i * keys), at(keys));
-    for (Index j = 0; j < keys; ++j) {
-      double dot = 0;
-      for (Index d = 0; d < dim; ++d) {
-        dot += static_cast<double>(q.centroids[at(i * dim + d)]) * static_cast<double>(k.centroids[at(j * dim + d)]);
-      }
-      row[at(j)] = scale * dot;
+    for (Index d = 0; d < dim; ++d) {
+      const auto factor = static_cast<double>(q.centroids[at(i * dim + d)]);
+      const double* const column = columns.data() + d * keys;
+      for (Index j = 0; j < keys; ++j) row[at(j)] += factor * column[j];
     }
+    for (double& value : row) value *= scale;
     const double top = *std::max_element(row.begin(), row.end());  // over empty clusters, too
     double sum = 0;
     for (Index j = 0; j < keys; ++j) {

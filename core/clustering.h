@@ -51,8 +51,9 @@ class ClusterMethod : public Method {
                                       Backend& backend, const Control& control);
 };
 
-/// What such a method keeps per head of a layer.
-template <class Entry>
+/// What such a method keeps per head of a layer: an Entry from step to step, and what planAhead() made for the plan of
+/// the present step.
+template <class Entry, class Ahead>
 class HeadStore final : public MethodState {
  public:
   /// nullptr: no store, or nothing kept for that head.
@@ -61,7 +62,17 @@ class HeadStore final : public MethodState {
     const auto found = store->heads.find(head);
     return found == store->heads.end() ? nullptr : &found->second;
   }
+  /// Hands out what planAhead() made; nullopt: nothing.
+  [[nodiscard]] static std::optional<Ahead> take(HeadStore* store, int head) {
+    if (store == nullptr) return std::nullopt;
+    const auto found = store->ahead.find(head);
+    if (found == store->ahead.end()) return std::nullopt;
+    std::optional<Ahead> taken = std::move(found->second);
+    store->ahead.erase(found);
+    return taken;
+  }
   std::map<int, Entry> heads;
+  std::map<int, Ahead> ahead;
 };
 
 /// The tokens of one side as they are clustered, and what came of it.
@@ -105,6 +116,18 @@ struct KMeansOptions {
                                 std::vector<float> centroids, const KMeansOptions& options, Backend& backend,
                                 const Control& control);
 
+/// One clustering of kMeansAll.
+struct KMeansTask {
+  const PreparedHead* head = nullptr;
+  const ClusterGeometry* geometry = nullptr;
+  Side side = Side::Key;
+  std::vector<float> centroids;
+  KMeansOptions options;
+};
+/// kMeans of every task, with the same results: their rounds run together (Backend::clusterAll) until each has ended.
+[[nodiscard]] std::vector<Clustering> kMeansAll(std::vector<KMeansTask> tasks, Backend& backend,
+                                                const Control& control);
+
 /// SVOO's bidirectional co-clustering (co_cluster_tokens): per round keys by their profiles against the query
 /// centroids, then queries by theirs against the new key centroids; means in token space.
 struct CoClustering {
@@ -115,6 +138,17 @@ struct CoClustering {
                                      std::vector<float> qCentroids, std::vector<float> kCentroids, Index rounds,
                                      Backend& backend, const Control& control,
                                      const std::function<void(const CoClustering&, Side)>& onHalf = {});
+
+/// One head of coClusterAll.
+struct CoClusterTask {
+  const PreparedHead* head = nullptr;
+  const ClusterGeometry* geometry = nullptr;
+  std::vector<float> qCentroids, kCentroids;
+  Index rounds = 0;
+};
+/// coCluster of every task, with the same results, in common halves of rounds.
+[[nodiscard]] std::vector<CoClustering> coClusterAll(std::vector<CoClusterTask> tasks, Backend& backend,
+                                                     const Control& control);
 
 /// P[i, j]: softmax over key clusters of scale * cq_i . ck_j, weighted by key cluster sizes (identify_dynamic_map).
 [[nodiscard]] std::vector<double> clusterProbabilities(const Clustering& q, const Clustering& k, double scale,

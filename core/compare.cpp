@@ -74,6 +74,12 @@ class MemoBackend final : public Backend {
     m_headKeys.clear();  // a new head may come to lie where an old one was
     return m_inner.prepare(in, std::move(keepAlive), control);
   }
+  std::shared_ptr<const PreparedHead> prepareAhead(const AttentionIn& in,
+                                                   std::shared_ptr<const void> keepAlive) override {
+    m_headKeys.clear();
+    return m_inner.prepareAhead(in, std::move(keepAlive));
+  }
+  [[nodiscard]] Index headsAtOnce(Index headBytes) const noexcept override { return m_inner.headsAtOnce(headBytes); }
   LseMapResult lseMap(const PreparedHead& head, const LseMapRequest& request, const Control& control) override {
     Fingerprint key = headKey(head);
     key.add(std::uint64_t{1});
@@ -106,18 +112,29 @@ class MemoBackend final : public Backend {
     return m_inner.globalTop(head, rows, total, control);
   }
   ClusterResult cluster(const PreparedHead& head, const ClusterRequest& request, const Control& control) override {
-    Fingerprint key = headKey(head);
-    key.add(std::uint64_t{2} + static_cast<std::uint64_t>(request.side));
-    key.add(static_cast<std::uint64_t>(request.first));
-    key.add(static_cast<std::uint64_t>(request.count));
-    key.add(static_cast<std::uint64_t>(request.distance));
-    key.add(request.centroids);
-    key.add(request.basis);
     return remembered<ClusterResult>(
-        key, [&] { return m_inner.cluster(head, request, control); },
-        [](const ClusterResult& r) {
-          return (r.labels.size() + r.nearest.size() + r.means.size()) * sizeof(float) + r.sizes.size() * sizeof(Index);
-        });
+        clusterKey(head, request), [&] { return m_inner.cluster(head, request, control); }, bytesOf);
+  }
+  std::vector<ClusterResult> clusterAll(std::span<const ClusterTask> tasks, const Control& control) override {
+    std::vector<ClusterTask> open;
+    std::vector<Fingerprint> keys;
+    std::vector<std::optional<std::size_t>> places;  // in `open`
+    for (const ClusterTask& task : tasks) {
+      keys.push_back(clusterKey(*task.head, task.request));
+      const bool known = m_index.find(keys.back()) != m_index.end();
+      places.push_back(known ? std::nullopt : std::optional(open.size()));
+      if (!known) open.push_back(task);
+    }
+    std::vector<ClusterResult> found = m_inner.clusterAll(open, control);
+    std::vector<ClusterResult> results;
+    for (std::size_t i = 0; i < tasks.size(); ++i) {
+      // Putting one away may push out another that was known above: that one is then computed alone.
+      const auto compute = [&] {
+        return places[i] ? std::move(found[*places[i]]) : m_inner.cluster(*tasks[i].head, tasks[i].request, control);
+      };
+      results.push_back(remembered<ClusterResult>(keys[i], compute, bytesOf));
+    }
+    return results;
   }
   std::vector<std::string> takeFallbacks() override { return m_inner.takeFallbacks(); }
 
@@ -127,6 +144,20 @@ class MemoBackend final : public Backend {
     std::variant<LseMapResult, ClusterResult> value;
     std::size_t bytes;
   };
+
+  Fingerprint clusterKey(const PreparedHead& head, const ClusterRequest& request) {
+    Fingerprint key = headKey(head);
+    key.add(std::uint64_t{2} + static_cast<std::uint64_t>(request.side));
+    key.add(static_cast<std::uint64_t>(request.first));
+    key.add(static_cast<std::uint64_t>(request.count));
+    key.add(static_cast<std::uint64_t>(request.distance));
+    key.add(request.centroids);
+    key.add(request.basis);
+    return key;
+  }
+  static std::size_t bytesOf(const ClusterResult& r) {
+    return (r.labels.size() + r.nearest.size() + r.means.size()) * sizeof(float) + r.sizes.size() * sizeof(Index);
+  }
 
   // Of the content, once per prepared head.
   Fingerprint headKey(const PreparedHead& head) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sparsight/core/profiling.h"
+#include "sparsight/core/head_feed.h"
 
 #include <fmt/format.h>
 
@@ -189,7 +190,15 @@ Profile profileTraces(const ProfilingRequest& request, Backend& backend, const C
   Index done = 0;
   const auto measureAll = [&] {
     for (const Source& source : sources) {
+      std::vector<HeadId> open;
+      std::vector<std::size_t> placeOf;
       for (const HeadId& id : source.heads) {
+        placeOf.push_back(open.size());
+        if (!resume.find(source.key, {id.call.step, id.call.layer, id.head})) open.push_back(id);
+      }
+      HeadFeed feed(*source.trace, backend, open, request.includePadding, control.stop);
+      for (std::size_t n = 0; n < source.heads.size(); ++n) {
+        const HeadId& id = source.heads[n];
         control.checkpoint();
         const CellId cell{id.call.step, id.call.layer, id.head};
         std::optional<double> density = resume.find(source.key, cell);
@@ -198,9 +207,8 @@ Profile profileTraces(const ProfilingRequest& request, Backend& backend, const C
                                control.report((static_cast<double>(done) + fraction) / static_cast<double>(total));
                              }};
           try {
-            const HeadData head = source.trace->load(id, control.stop);
-            const auto prepared = backend.prepare(effectiveInput(head, request.includePadding), head.keepAlive,
-                                                  Control{control.stop, {}});
+            feed.release(placeOf[n]);
+            const auto& [head, prepared] = feed.at(placeOf[n]);
             density = exactDensity(head, *prepared, request.mass, request.rows, request.includePadding, backend, part);
             resume.put(source.key, cell, *density);
           } catch (const Error& error) {

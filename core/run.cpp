@@ -11,6 +11,7 @@
 #include <set>
 #include <tuple>
 
+#include "sparsight/core/head_feed.h"
 #include "sparsight/core/profile.h"
 #include "sparsight/core/stages.h"
 
@@ -291,6 +292,8 @@ RunReport runMethod(const Trace& trace, const RunRequest& request, Backend& back
   int stepOrdinal = -1;
   std::size_t headIndex = 0;
   std::size_t callNumber = 0;
+  std::size_t aheadUntil = 0;  // heads before this one are planned ahead
+  double aheadMs = 0;          // and this is what each took
   const auto inputOf = [&](const HeadData& data, const PreparedHead& prepared, std::size_t index) {
     return MethodInput{data,
                        prepared,
@@ -312,15 +315,17 @@ RunReport runMethod(const Trace& trace, const RunRequest& request, Backend& back
   const auto surveyCall = [&](const CallId& call, const Control& whole) {
     const CallInfo* const found = info.find(call);
     if (found == nullptr) return;
-    for (std::size_t h = 0; h < found->heads.size(); ++h) {
-      const int number = found->heads[h];
-      const Control share{whole.stop, [&whole, h, count = found->heads.size()](double fraction) {
+    std::vector<HeadId> captured;
+    for (const int number : found->heads) captured.push_back({call, number});
+    HeadFeed feed(trace, backend, captured, request.evaluate.includePadding, control.stop);
+    for (std::size_t h = 0; h < captured.size(); ++h) {
+      const int number = captured[h].head;
+      const Control share{whole.stop, [&whole, h, count = captured.size()](double fraction) {
                             whole.report((static_cast<double>(h) + fraction) / static_cast<double>(count));
                           }};
       try {
-        const HeadData data = trace.load({call, number}, control.stop);
-        const auto prepared = backend.prepare(effectiveInput(data, request.evaluate.includePadding), data.keepAlive,
-                                              Control{control.stop, {}});
+        feed.release(h);
+        const auto& [data, prepared] = feed.at(h);
         MethodInput input = inputOf(data, *prepared, 0);
         const StageSink sink = stagesOf(request.watch, data, *prepared);
         if (sink) input.stages = &sink;
@@ -331,6 +336,40 @@ RunReport runMethod(const Trace& trace, const RunRequest& request, Backend& back
                                     number, error.what()));
       }
     }
+  };
+  // Places in the feed of the heads that are read at all.
+  std::vector<HeadId> read;
+  std::vector<std::size_t> placeOf(heads.size());
+  const bool carries = method.newState() != nullptr;
+  for (std::size_t n = 0; n < heads.size(); ++n) {
+    placeOf[n] = read.size();
+    if (carries || !request.earlier.contains(heads[n])) read.push_back(heads[n]);
+  }
+  HeadFeed feed(trace, backend, read, request.evaluate.includePadding, control.stop);
+  // The heads [n, n + the result) of one call, worked on together; their data is held until their turn.
+  const auto planAhead = [&](std::size_t n, const Control& whole) -> std::size_t {
+    std::size_t last = n + 1;
+    while (last < heads.size() && heads[last].call == heads[n].call) ++last;
+    last = n + feed.together(placeOf[n], placeOf[n] + (last - n));
+    aheadMs = 0;
+    std::vector<MethodInput> inputs;
+    for (std::size_t i = n; i < last; ++i) {
+      try {
+        const auto& [data, prepared] = feed.at(placeOf[i]);
+        inputs.push_back(inputOf(data, *prepared, headIndex + (i - n)));
+      } catch (const Error& error) {
+        if (!concernsOneHead(error.code())) throw;  // said at its turn
+      }
+    }
+    if (inputs.size() < 2) return 1;
+    const auto started = Clock::now();
+    try {
+      method.planAhead(inputs, state.get(), backend, whole);
+    } catch (const Error& error) {
+      if (!concernsOneHead(error.code())) throw;  // each head tries alone
+    }
+    aheadMs = millisecondsSince(started) / static_cast<double>(inputs.size());
+    return last - n;
   };
   report.heads.reserve(heads.size());
   for (std::size_t n = 0; n < heads.size(); ++n) {
@@ -367,25 +406,29 @@ RunReport runMethod(const Trace& trace, const RunRequest& request, Backend& back
     };
     try {
       if (newCall && method.surveys(params)) surveyCall(id.call, part(0, 0.5));
-      const HeadData data = trace.load(id, control.stop);
+      feed.release(placeOf[n]);
+      const auto& [data, prepared] = feed.at(placeOf[n]);
       warnings.insert(data.warnings.begin(), data.warnings.end());
+      double planned = 0;
+      if (method.plansAhead() && request.watch == nullptr && n >= aheadUntil) {
+        planned = 0.4;
+        aheadUntil = n + planAhead(n, part(0, planned));
+      }
       const auto started = Clock::now();
-      const auto prepared =
-          backend.prepare(effectiveInput(data, request.evaluate.includePadding), data.keepAlive, part(0, 0));
       MethodInput input = inputOf(data, *prepared, headIndex);
       const StageSink sink = stagesOf(request.watch, data, *prepared);
       if (sink) input.stages = &sink;
       if (input.dense) {
-        method.observeDense(input, state.get(), backend, part(0, 0.5));
+        method.observeDense(input, state.get(), backend, part(planned, 0.5 - planned));
         head.plan = densePlan(data.input.q.rows, data.input.k.rows);
       } else {
-        head.plan = method.plan(input, state.get(), backend, part(0, 0.5));
+        head.plan = method.plan(input, state.get(), backend, part(planned, 0.5 - planned));
       }
       head.plan.methodId = request.methodId;
       head.plan.paramsJson = paramsText;
       head.plan.wouldBeDense = head.wouldBeDense;
       head.plan.validate();
-      head.planMs = millisecondsSince(started);
+      head.planMs = millisecondsSince(started) + (n < aheadUntil ? aheadMs : 0.0);
       if (sink && request.watch->planned) request.watch->planned(head.plan, data, *prepared);
       std::vector<std::string> fallbacks = backend.takeFallbacks();
       if (earlier != request.earlier.end()) {

@@ -4,6 +4,8 @@
 
 #include <cmath>
 #include <map>
+#include <optional>
+#include <utility>
 
 #include "cluster_stages.h"
 #include "clustering.h"
@@ -17,7 +19,13 @@ struct Centroids {
   std::vector<float> q, k;
   int step = 0;
 };
-using Svg2State = HeadStore<Centroids>;
+// One head's clusters at one step.
+struct Svg2Clusters {
+  Clustering q, k;
+  std::optional<int> startedFrom;
+  std::vector<std::string> warnings;
+};
+using Svg2State = HeadStore<Centroids, Svg2Clusters>;
 
 class Svg2Method final : public ClusterMethod {
  public:
@@ -51,7 +59,7 @@ class Svg2Method final : public ClusterMethod {
     control.checkpoint();
     const ClusterGeometry geometry = clusterGeometry(input, "svg2");
     ClusterStages stages(input, geometry);
-    const Result clusters = cluster(input, geometry, static_cast<Svg2State*>(state), stages, backend, control);
+    const Svg2Clusters clusters = cluster(input, geometry, static_cast<Svg2State*>(state), stages, backend, control);
     const Index dim = input.head.input.q.cols;
     const std::vector<double> probabilities =
         clusterProbabilities(clusters.q, clusters.k, input.prepared.input().scale, true, dim);
@@ -89,32 +97,67 @@ class Svg2Method final : public ClusterMethod {
     }
   }
 
+  [[nodiscard]] bool plansAhead() const noexcept override { return true; }
+  void planAhead(std::span<const MethodInput> inputs, MethodState* state, Backend& backend,
+                 const Control& control) const override {
+    auto* const store = static_cast<Svg2State*>(state);
+    if (store == nullptr) return;
+    std::vector<int> heads;
+    std::vector<ClusterGeometry> geometries;
+    std::vector<Svg2Clusters> results;
+    std::vector<KMeansTask> tasks;
+    geometries.reserve(inputs.size());  // tasks point to them
+    for (const MethodInput& input : inputs) {
+      if (input.dense && !input.params.flag("zero_step_kmeans_init")) continue;
+      try {
+        geometries.push_back(clusterGeometry(input, "svg2"));
+      } catch (const Error& error) {
+        if (error.code() != ErrorCode::Unsupported) throw;
+        continue;
+      }
+      Start start = begin(input, geometries.back(), store, backend, control);
+      heads.push_back(input.head.id.head);
+      results.push_back(std::move(start.clusters));
+      for (const Side side : {Side::Query, Side::Key}) {
+        tasks.push_back({&input.prepared, &geometries.back(), side,
+                         std::move(side == Side::Query ? start.seeds.q : start.seeds.k), start.options});
+      }
+    }
+    std::vector<Clustering> clusterings = kMeansAll(std::move(tasks), backend, control);
+    for (std::size_t i = 0; i < heads.size(); ++i) {
+      results[i].q = std::move(clusterings[2 * i]);
+      results[i].k = std::move(clusterings[2 * i + 1]);
+      store->ahead[heads[i]] = std::move(results[i]);
+    }
+  }
+
  private:
-  struct Result {
-    Clustering q, k;
-    std::optional<int> startedFrom;
-    std::vector<std::string> warnings;
+  // What a clustering starts from.
+  struct Start {
+    KMeansOptions options;
+    Seeds seeds;
+    Svg2Clusters clusters;  ///< without q and k
   };
 
-  static Result cluster(const MethodInput& input, const ClusterGeometry& geometry, Svg2State* state,
-                        ClusterStages& stages, Backend& backend, const Control& control) {
+  static Start begin(const MethodInput& input, const ClusterGeometry& geometry, Svg2State* state, Backend& backend,
+                     const Control& control) {
     const ParamSet& params = input.params;
-    Result result;
-    KMeansOptions options;
+    Start start;
+    KMeansOptions& options = start.options;
     const std::string distance = params.text("distance");
     options.distance = distance == "cosine" ? Distance::Cosine : distance == "dot" ? Distance::Dot : Distance::Euclid;
     options.bfloatCentroids = params.text("centroid_type") == "bf16";
     options.returnMovedOnStop = params.text("variant") == "sparsevideo";
     const int step = input.head.id.call.step;
-    Centroids* stored = Svg2State::find(state, input.head.id.head);
-    Seeds seeds;
-    if (stored != nullptr) {
-      result.startedFrom = stored->step;
+    Seeds& seeds = start.seeds;
+    std::vector<std::string>& warnings = start.clusters.warnings;
+    if (const Centroids* stored = Svg2State::find(state, input.head.id.head); stored != nullptr) {
+      start.clusters.startedFrom = stored->step;
       options.iterations = params.integer("kmeans_iter_step");
       seeds.q = stored->q;
       seeds.k = stored->k;
       if (step > stored->step + 1) {
-        result.warnings.push_back(
+        warnings.push_back(
             fmt::format("step {} starts from the centroids of step {}: the steps between were not run (captured, "
                         "selected), where the model would have refined them",
                         step, stored->step));
@@ -122,28 +165,44 @@ class Svg2Method final : public ClusterMethod {
     } else {
       options.iterations = params.integer("kmeans_iter_init");
       seeds = seedBoth(input, geometry, params.text("init") == "kmeans++", backend, control);
-      result.warnings = std::move(seeds.warnings);
+      warnings = std::move(seeds.warnings);
     }
     if (options.iterations == 0) {
-      result.warnings.emplace_back(
+      warnings.emplace_back(
           "0 k-means iterations: tokens are assigned to the seeds (the reference stops with an "
           "error, the export runtime does this)");
     }
+    return start;
+  }
+
+  static Svg2Clusters cluster(const MethodInput& input, const ClusterGeometry& geometry, Svg2State* state,
+                              ClusterStages& stages, Backend& backend, const Control& control) {
+    const auto keep = [&](const Svg2Clusters& clusters) {
+      if (state == nullptr) return;
+      state->heads[input.head.id.head] = {clusters.q.centroids, clusters.k.centroids, input.head.id.call.step};
+    };
+    if (std::optional<Svg2Clusters> ahead = Svg2State::take(state, input.head.id.head)) {
+      keep(*ahead);
+      return std::move(*ahead);
+    }
+    Start start = begin(input, geometry, state, backend, control);
+    Svg2Clusters result = std::move(start.clusters);
+    KMeansOptions& options = start.options;
     const auto run = [&](Side side, std::vector<float> from, const std::vector<Index>& tokens, double done,
                          double share) {
       stages.seeds(side, tokens, static_cast<Index>(from.size()) / input.head.input.q.cols,
-                   result.startedFrom.value_or(-1), params.text("init"));
+                   result.startedFrom.value_or(-1), input.params.text("init"));
       if (stages.watched()) {
-        options.onRound = [&](const Clustering& now, double shift, bool stopped) {
-          stages.round(side, now, shift, stopped, options.iterations, distance);
+        options.onRound = [&, side](const Clustering& now, double shift, bool stopped) {
+          stages.round(side, now, shift, stopped, options.iterations, input.params.text("distance"));
         };
       }
       return kMeans(input.prepared, geometry, side, std::move(from), options, backend,
                     Control{control.stop, [&control, done, share](double f) { control.report(done + share * f); }});
     };
-    result.q = run(Side::Query, std::move(seeds.q), seeds.qTokens, 0, 0.3);
-    result.k = run(Side::Key, std::move(seeds.k), seeds.kTokens, 0.3, 0.7);
-    if (state != nullptr) state->heads[input.head.id.head] = {result.q.centroids, result.k.centroids, step};
+    result.q = run(Side::Query, std::move(start.seeds.q), start.seeds.qTokens, 0, 0.3);
+    result.k = run(Side::Key, std::move(start.seeds.k), start.seeds.kTokens, 0.3, 0.7);
+    keep(result);
     return result;
   }
 

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <functional>
 #include <memory>
+#include <optional>
+#include <utility>
 
 #include "cluster_stages.h"
 #include "clustering.h"
@@ -23,7 +25,12 @@ struct CachedClusters {
   int step = 0;          ///< that clustered
   int scheduledFor = 0;  ///< the step of the schedule it stands for
 };
-using SvooState = HeadStore<CachedClusters>;
+// What planAhead() found for a step that clusters anew.
+struct AheadClusters {
+  CoClustering clusters;
+  std::vector<std::string> warnings;
+};
+using SvooState = HeadStore<CachedClusters, AheadClusters>;
 
 // What the floor of a head is made of.
 struct Floor {
@@ -89,6 +96,37 @@ class SvooMethod final : public ClusterMethod {
     plan.facts["floor_from_profile"] = floor.profiled ? 1.0 : 0.0;
     plan.warnings = std::move(warnings);
     return plan;
+  }
+
+  [[nodiscard]] bool plansAhead() const noexcept override { return true; }
+  void planAhead(std::span<const MethodInput> inputs, MethodState* state, Backend& backend,
+                 const Control& control) const override {
+    auto* const store = static_cast<SvooState*>(state);
+    if (store == nullptr) return;
+    std::vector<int> heads;
+    std::vector<ClusterGeometry> geometries;
+    std::vector<AheadClusters> results;
+    std::vector<CoClusterTask> tasks;
+    geometries.reserve(inputs.size());  // tasks point to them
+    for (const MethodInput& input : inputs) {
+      if (input.dense || !clustersAnew(input, SvooState::find(store, input.head.id.head))) continue;
+      try {
+        geometries.push_back(clusterGeometry(input, "svoo"));
+      } catch (const Error& error) {
+        if (error.code() != ErrorCode::Unsupported) throw;
+        continue;
+      }
+      Seeds seeds = seedBoth(input, geometries.back(), false, backend, control);
+      heads.push_back(input.head.id.head);
+      results.push_back({{}, std::move(seeds.warnings)});
+      tasks.push_back({&input.prepared, &geometries.back(), std::move(seeds.q), std::move(seeds.k),
+                       roundsOf(input, SvooState::find(store, input.head.id.head))});
+    }
+    std::vector<CoClustering> clusterings = coClusterAll(std::move(tasks), backend, control);
+    for (std::size_t i = 0; i < heads.size(); ++i) {
+      results[i].clusters = std::move(clusterings[i]);
+      store->ahead[heads[i]] = std::move(results[i]);
+    }
   }
 
  private:
@@ -183,29 +221,28 @@ class SvooMethod final : public ClusterMethod {
     bool fresh;
   };
 
-  static Use clustersOf(const MethodInput& input, const ClusterGeometry& geometry, SvooState* state,
-                        CachedClusters& own, std::vector<std::string>& warnings, ClusterStages& stages,
-                        Backend& backend, const Control& control) {
+  static bool clustersAnew(const MethodInput& input, const CachedClusters* stored) {
+    if (stored == nullptr) return true;
     const int step = input.head.id.call.step;
+    if (input.params.text("variant") == "sparsevideo") {
+      const Index interval = intervalOf(input.params);
+      return interval > 0 && step - stored->step >= interval;
+    }
     const int scheduled = scheduledStep(input.params, step);
-    const CachedClusters* stored = SvooState::find(state, input.head.id.head);
-    const Index interval = intervalOf(input.params);
-    bool again = stored == nullptr;
-    if (!again && input.params.text("variant") == "sparsevideo") {
-      again = interval > 0 && step - stored->step >= interval;
-    } else if (!again) {
-      again = scheduled == step || stored->scheduledFor != scheduled;
-    }
-    if (!again) {
-      stages.reused(stored->clusters.q, stored->clusters.k, stored->step);
-      return {stored, false};
-    }
+    return scheduled == step || stored->scheduledFor != scheduled;
+  }
+  static Index roundsOf(const MethodInput& input, const CachedClusters* stored) {
+    return input.params.integer(stored == nullptr ? "kmeans_iter_init" : "kmeans_iter_step");
+  }
 
+  static void coClusterNow(const MethodInput& input, const ClusterGeometry& geometry, const CachedClusters* stored,
+                           CachedClusters& own, std::vector<std::string>& warnings, ClusterStages& stages,
+                           Backend& backend, const Control& control) {
     Seeds seeds = seedBoth(input, geometry, false, backend, control);
     stages.seeds(Side::Query, seeds.qTokens, static_cast<Index>(seeds.qTokens.size()), -1, "random");
     stages.seeds(Side::Key, seeds.kTokens, static_cast<Index>(seeds.kTokens.size()), -1, "random");
     warnings.insert(warnings.end(), seeds.warnings.begin(), seeds.warnings.end());
-    const Index rounds = input.params.integer(stored == nullptr ? "kmeans_iter_init" : "kmeans_iter_step");
+    const Index rounds = roundsOf(input, stored);
     std::function<void(const CoClustering&, Side)> onHalf;
     if (stages.watched()) {
       onHalf = [&](const CoClustering& now, Side side) {
@@ -220,6 +257,25 @@ class SvooMethod final : public ClusterMethod {
     }
     own.clusters =
         coCluster(input.prepared, geometry, std::move(seeds.q), std::move(seeds.k), rounds, backend, control, onHalf);
+  }
+
+  static Use clustersOf(const MethodInput& input, const ClusterGeometry& geometry, SvooState* state,
+                        CachedClusters& own, std::vector<std::string>& warnings, ClusterStages& stages,
+                        Backend& backend, const Control& control) {
+    const int step = input.head.id.call.step;
+    const int scheduled = scheduledStep(input.params, step);
+    const CachedClusters* stored = SvooState::find(state, input.head.id.head);
+    if (!clustersAnew(input, stored)) {
+      stages.reused(stored->clusters.q, stored->clusters.k, stored->step);
+      return {stored, false};
+    }
+
+    if (std::optional<AheadClusters> ahead = SvooState::take(state, input.head.id.head)) {
+      own.clusters = std::move(ahead->clusters);
+      warnings.insert(warnings.end(), ahead->warnings.begin(), ahead->warnings.end());
+    } else {
+      coClusterNow(input, geometry, stored, own, warnings, stages, backend, control);
+    }
     own.step = step;
     own.scheduledFor = scheduled;
     if (scheduled != step && input.params.text("variant") != "sparsevideo") {

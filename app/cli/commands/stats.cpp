@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "app/cli/command.h"
+#include "sparsight/core/head_feed.h"
 #include "sparsight/core/run.h"
 
 namespace sparsight {
@@ -61,6 +62,7 @@ class StatsCommand final : public Command {
     const Control control = context.control("stats");
     Backend& backend = context.backend();
 
+    HeadFeed feed(*trace, backend, heads, options.evaluate.includePadding, control.stop);
     std::vector<Row> rows;
     for (std::size_t n = 0; n < heads.size(); ++n) {
       control.checkpoint();
@@ -70,9 +72,8 @@ class StatsCommand final : public Command {
                            control.report((static_cast<double>(n) + fraction) / static_cast<double>(total));
                          }};
       try {
-        const HeadData head = trace->load(heads[n], control.stop);
-        const auto prepared = backend.prepare(effectiveInput(head, options.evaluate.includePadding), head.keepAlive,
-                                              Control{control.stop, {}});
+        feed.release(n);
+        const auto& [head, prepared] = feed.at(n);
         row.stats = computeStats(head, *prepared, options, backend, part);
       } catch (const Error& error) {
         if (error.code() == ErrorCode::Internal || error.code() == ErrorCode::Device) throw;

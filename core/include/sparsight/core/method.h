@@ -170,6 +170,11 @@ class Method {
   virtual void survey(const MethodInput&, MethodState*, Backend&, const Control&) const {}
   /// A head that the warm-up gate made dense: a chance to keep what later steps start from (centroids, LSE).
   virtual void observeDense(const MethodInput&, MethodState*, Backend&, const Control&) const {}
+  /// True: planAhead() gains something where the backend works on several heads at once.
+  [[nodiscard]] virtual bool plansAhead() const noexcept { return false; }
+  /// Several heads of one call before their plan() or observeDense(): does their work in common launches and keeps it
+  /// in the state. Changes no result. A head that it cannot handle is left to plan(), which says why.
+  virtual void planAhead(std::span<const MethodInput>, MethodState*, Backend&, const Control&) const {}
   /// The parameter that moves the budget, for comparisons at an equal one; nullopt: the method has none.
   struct Knob {
     std::string name;
