@@ -10,15 +10,14 @@
 #include <set>
 #include <thread>
 
+#include "case_parts.h"
 #include "measure.h"
 #include "sparsight/core/response.h"
 
 namespace sparsight::bench {
 namespace {
 
-constexpr Index kMapCells = 512;
 constexpr Index kTileTokens = 512;
-constexpr double kKept = 0.25;
 
 /// A shape under measurement: backend, prepared head, and the oracle for the errors.
 struct Setup {
@@ -36,26 +35,14 @@ struct Setup {
 
   [[nodiscard]] Index tokens() const { return head->in.q.rows; }
   [[nodiscard]] double dim() const { return static_cast<double>(head->in.q.cols); }
+  /// Prepares the oracle's head when it is first wanted: it holds everything in double.
+  [[nodiscard]] Compared compared() {
+    if (!exact) exact = oracleHead();
+    return {*backend, *prepared, *oracle, *exact};
+  }
+  std::shared_ptr<const PreparedHead> exact;
   [[nodiscard]] std::shared_ptr<const PreparedHead> oracleHead() const { return oracle->prepare(head->in, head, {}); }
 };
-
-std::vector<Index> evenBounds(Index size, Index blocks) {
-  std::vector<Index> bounds;
-  for (Index i = 0; i <= blocks; ++i) bounds.push_back(i * size / blocks);
-  return bounds;
-}
-
-std::vector<Index> allRows(Index rows) {
-  std::vector<Index> list(static_cast<std::size_t>(rows));
-  std::iota(list.begin(), list.end(), Index{0});
-  return list;
-}
-
-std::vector<Index> sampledRows(Index rows, Index count) {
-  std::vector<Index> list;
-  for (Index i = 0; i < count; ++i) list.push_back(i * (rows - 1) / std::max<Index>(1, count - 1));
-  return list;
-}
 
 void peak(benchmark::State& state, int threads, PeakKind kind) {
   double sum = 0;
@@ -122,91 +109,31 @@ void tileExact(benchmark::State& state, Index tokens, Index dim, DType dtype, in
   setErrors(state, errors);
 }
 
-void attentionErrors(benchmark::State& state, Setup& s, const RowKeep& keep) {
-  const std::vector<Index> rows = sampledRows(s.tokens(), 8);
-  RowKeep sampled = keep;
-  std::vector<Index> group;
-  if (!keep.group.empty()) {
-    for (const Index row : rows) group.push_back(keep.group[static_cast<std::size_t>(row)]);
-    sampled.group = group;
-  }
-  const AttendResult got = s.backend->attend(*s.prepared, rows, sampled, {});
-  const AttendResult want = s.oracle->attend(*s.oracleHead(), rows, sampled, {});
-  // Relative to the size of the row: single components cross zero.
-  Errors errors;
-  const auto dv = static_cast<std::size_t>(s.head->in.v.cols);
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    double difference = 0;
-    double norm = 0;
-    for (std::size_t c = i * dv; c < (i + 1) * dv; ++c) {
-      const double d = static_cast<double>(got.out[c]) - static_cast<double>(want.out[c]);
-      difference += d * d;
-      norm += static_cast<double>(want.out[c]) * static_cast<double>(want.out[c]);
-      errors.maxAbs = std::max(errors.maxAbs, std::abs(d));
-    }
-    errors.maxRel = std::max(errors.maxRel, std::sqrt(difference / norm));
-  }
-  setErrors(state, errors);
-}
-
 void denseAttention(benchmark::State& state, Index tokens, Index dim, DType dtype, int threads) {
   Setup s(tokens, dim, dtype, threads);
   const std::vector<Index> rows = allRows(tokens);
   measure(state, threads, 4 * static_cast<double>(tokens) * static_cast<double>(tokens) * s.dim(),
           [&] { benchmark::DoNotOptimize(s.backend->attend(*s.prepared, rows, {}, {}).out.data()); });
-  attentionErrors(state, s, {});
+  attentionErrors(state, s.compared(), {});
 }
 
-/// Random kept blocks of variable width (mean 64 keys) for row groups of 128.
 void sparseAttention(benchmark::State& state, Index tokens, Index dim, DType dtype, int threads) {
   Setup s(tokens, dim, dtype, threads);
-  constexpr Index kGroupRows = 128;
-  std::mt19937 random(7);
-  std::vector<Index> edges{0};
-  while (edges.back() < tokens)
-    edges.push_back(std::min(tokens, edges.back() + 16 + static_cast<Index>(random() % 97)));
-  const Index groups = (tokens + kGroupRows - 1) / kGroupRows;
-  std::vector<Index> ptr{0};
-  std::vector<Interval> intervals;
-  std::vector<Index> group;
-  double pairs = 0;
-  for (Index g = 0; g < groups; ++g) {
-    const Index groupRows = std::min(tokens, (g + 1) * kGroupRows) - g * kGroupRows;
-    group.insert(group.end(), static_cast<std::size_t>(groupRows), g);
-    for (std::size_t b = 0; b + 1 < edges.size(); ++b) {
-      if (static_cast<double>(random() % 1000) >= kKept * 1000) continue;
-      pairs += static_cast<double>(groupRows) * static_cast<double>(edges[b + 1] - edges[b]);
-      if (static_cast<Index>(intervals.size()) > ptr.back() && intervals.back().last == edges[b]) {
-        intervals.back().last = edges[b + 1];
-      } else {
-        intervals.push_back({edges[b], edges[b + 1]});
-      }
-    }
-    ptr.push_back(static_cast<Index>(intervals.size()));
-  }
+  const RandomBlocks blocks(tokens);
   const std::vector<Index> rows = allRows(tokens);
-  const RowKeep keep{ptr, intervals, group};
-  measure(state, threads, 4 * pairs * s.dim(),
-          [&] { benchmark::DoNotOptimize(s.backend->attend(*s.prepared, rows, keep, {}).out.data()); });
-  state.counters["kept_fraction"] = pairs / (static_cast<double>(tokens) * static_cast<double>(tokens));
-  attentionErrors(state, s, keep);
+  measure(state, threads, 4 * blocks.pairs * s.dim(),
+          [&] { benchmark::DoNotOptimize(s.backend->attend(*s.prepared, rows, blocks.keep(), {}).out.data()); });
+  state.counters["kept_fraction"] = blocks.pairs / (static_cast<double>(tokens) * static_cast<double>(tokens));
+  attentionErrors(state, s.compared(), blocks.keep());
 }
 
 void rowStats(benchmark::State& state, Index tokens, Index dim, DType dtype, int threads) {
   Setup s(tokens, dim, dtype, threads);
   const std::vector<Index> rows = sampledRows(tokens, std::min<Index>(tokens, 1024));
-  RowStats stats;
   measure(
       state, threads, 2 * static_cast<double>(rows.size()) * static_cast<double>(tokens) * s.dim(),
-      [&] { stats = s.backend->rowStats(*s.prepared, rows, 0.95, {}); }, scorePeak(dtype));
-  const std::vector<Index> few(rows.begin(), rows.begin() + 8);
-  const RowStats want = s.oracle->rowStats(*s.oracleHead(), few, 0.95, {});
-  Errors errors;
-  for (std::size_t i = 0; i < few.size(); ++i) {
-    errors.add(stats.lse[i], want.lse[i]);
-    errors.add(static_cast<float>(stats.keysForMass[i]), static_cast<float>(want.keysForMass[i]));
-  }
-  setErrors(state, errors);
+      [&] { benchmark::DoNotOptimize(s.backend->rowStats(*s.prepared, rows, 0.95, {}).lse.data()); }, scorePeak(dtype));
+  rowStatsErrors(state, s.compared(), 0.95);
 }
 
 /// What every value of a profile leads to, as after each move of a drag: 50 steps x 30 layers x 12 heads.
@@ -238,25 +165,11 @@ void responseLookup(benchmark::State& state) {
 /// One round of SVG2's k-means of the keys: every token to the nearest of 1,000 centroids, then the means.
 void kMeansRound(benchmark::State& state, Index tokens, Index dim, DType dtype, int threads) {
   Setup s(tokens, dim, dtype, threads);
-  constexpr Index kClusters = 1000;
-  std::mt19937 random(11);
-  std::normal_distribution<float> normal;
-  std::vector<float> centroids(static_cast<std::size_t>(kClusters * dim));
-  for (float& c : centroids) c = normal(random);
+  const std::vector<float> centroids = randomCentroids(dim);
   const ClusterRequest request{Side::Key, 0, tokens, centroids, Distance::Euclid, {}};
-  ClusterResult round;
   measure(state, threads, 2 * static_cast<double>(tokens) * static_cast<double>(kClusters) * s.dim(),
-          [&] { round = s.backend->cluster(*s.prepared, request, {}); });
-  const ClusterRequest few{Side::Key, 0, std::min<Index>(tokens, 256), centroids, Distance::Euclid, {}};
-  const ClusterResult want = s.oracle->cluster(*s.oracleHead(), few, {});
-  Errors errors;
-  double other = 0;
-  for (std::size_t i = 0; i < want.labels.size(); ++i) {
-    errors.add(round.nearest[i], want.nearest[i]);
-    other += round.labels[i] == want.labels[i] ? 0 : 1;
-  }
-  setErrors(state, errors);
-  state.counters["other_labels"] = other;  // ties within rounding
+          [&] { benchmark::DoNotOptimize(s.backend->cluster(*s.prepared, request, {}).labels.data()); });
+  kMeansErrors(state, s.compared(), centroids);
 }
 
 /// AdaSpa's block scores (sum of p per 64 x 64 block): `cached` against a row LSE that an earlier search left, else
