@@ -222,7 +222,9 @@ SPARSIGHT_DEVICE void computeAttend(Group& group, int consumer, const AttendPara
       SPARSIGHT_UNROLL
       for (std::size_t i = 0; i < kOutRegisters<kBoxes>; ++i) s.out[i] *= scaled[i / 2 % 2];
     });
-    group.fenceProducts(sums);
+    group.fenceProducts(
+        sums, [](auto& s) -> std::uint32_t(&)[8][4] { return s.high; },
+        [](auto& s) -> std::uint32_t(&)[8][4] { return s.low; });
     SPARSIGHT_UNROLL
     for (int step = 0; step < kKeys / 16; ++step) {
       const std::uint64_t value = columnsDescriptor(group.base() + Place::tile(ring.stage, 1), kKeyBoxBytes, step);

@@ -304,8 +304,8 @@ class HostGroup {
     }
   }
 
-  template <class Acc>
-  void fenceProducts(Acc&&) {
+  template <class Acc, class... Held>
+  void fenceProducts(Acc&&, Held&&...) {
     m_fenced = true;
   }
   template <class T, class Acc>

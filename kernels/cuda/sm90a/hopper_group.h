@@ -219,6 +219,17 @@ class DeviceGroup {
     for (auto& value : acc(m_state)) asm volatile("" : "+f"(value)::"memory");
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
   }
+  /// The same where operands held in registers are multiplied: they too must be written before the fence, and nothing
+  /// else keeps the compiler from computing them behind it.
+  template <class Acc, class Held, class... More>
+  __device__ __forceinline__ void fenceProducts(Acc&& acc, Held&& held, More&&... more) {
+    SPARSIGHT_UNROLL
+    for (auto& words : held(m_state)) {
+      SPARSIGHT_UNROLL
+      for (auto& word : words) asm volatile("" : "+r"(word)::"memory");
+    }
+    fenceProducts(acc, more...);
+  }
   template <class T, class Acc>
   __device__ __forceinline__ void multiply(Acc&& acc, std::uint64_t a, std::uint64_t b, bool add) {
     multiplyTiles(acc(m_state), a, b, add ? 1 : 0, T{});
