@@ -181,7 +181,7 @@ struct Session::Opened {
 Session::Session(JobQueueOptions options, QObject* parent) : QObject(parent), m_bridge(std::make_unique<JobBridge>()) {
   if (options.threads <= 0) options.threads = std::max(1, QThread::idealThreadCount() - 1);
   // With as many busy threads as cores the one that paints would wait for its turn.
-  constexpr int kBelowTheWindow = 10;
+  constexpr int kBelowTheWindow = 5;
   if (options.nice <= 0) options.nice = kBelowTheWindow;
   options.onStatus = [this](const std::vector<JobStatus>&) { Q_EMIT jobsChanged(); };
   m_jobs = std::make_unique<JobQueue>(m_bridge->dispatcher(), std::move(options));

@@ -65,6 +65,12 @@ std::vector<fs::path> filesUnder(const fs::path& folder, const Control& control)
   const auto refuse = [&] {
     throw Error(ErrorCode::Io, fmt::format("cannot list '{}': {}", folder.string(), error.message()));
   };
+  // Everything that there is would be listed, other file systems and the system's own included.
+  if (const fs::path whole = fs::weakly_canonical(folder, error); !error && whole == whole.root_path()) {
+    throw Error(ErrorCode::InvalidArgument,
+                fmt::format("'{}' is the root of the file system; choose the folder of one capture", folder.string()));
+  }
+  error.clear();
   fs::recursive_directory_iterator at(folder, fs::directory_options::skip_permission_denied, error), end;
   if (error) refuse();
   for (std::size_t seen = 0; at != end; at.increment(error)) {

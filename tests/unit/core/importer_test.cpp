@@ -644,6 +644,15 @@ TEST(Importer, LookingAtAFolderStops) {
   EXPECT_FALSE(isImportable(folder / "run"));
 }
 
+TEST(Importer, TheRootOfTheFileSystemIsNotSearched) {
+  try {
+    (void)surveySource("/");
+    ADD_FAILURE() << "listed everything there is";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("'/' is the root of the file system; choose the folder of one capture"));
+  }
+}
+
 TEST(Importer, MembersOfALargeNpzAreNotAllUnpackedAtOnce) {
   const TemporaryFolder folder;
   // numpy's own deflated arrays, again and again under other names.
