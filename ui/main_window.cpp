@@ -739,12 +739,6 @@ void MainWindow::sessionChanged(ChangeFlags changes) {
       m_session.setSelection(next);
     }
   }
-  if (changes & (ChangeFlags(Change::Trace) | Change::Profile) && !m_session.trace() &&
-      !m_session.profile().isEmpty()) {
-    // Without a trace the map has nothing to show; the heat maps have.
-    for (int i = 0; i < m_centreTabs->count(); ++i)
-      if (m_centreTabs->tabData(i).toString() == QStringLiteral("heatmap")) m_centreTabs->setCurrentIndex(i);
-  }
   if (changes & Change::Theme) focusMoved(QApplication::focusWidget());
   for (const auto& [id, each] : m_views) m_untold[each] |= changes;
   m_telling |= changes;
@@ -798,6 +792,12 @@ void MainWindow::tellViews() {
   const ChangeFlags changes = std::exchange(m_telling, {});
   // Only now: laying out views that know what they show is done once, hidden ones change without any layout.
   updateEmptyState();
+  if (changes & (ChangeFlags(Change::Trace) | Change::Profile) && !m_session.trace() &&
+      !m_session.profile().isEmpty()) {
+    // Without a trace the map has nothing to show; the heat maps have.
+    for (int i = 0; i < m_centreTabs->count(); ++i)
+      if (m_centreTabs->tabData(i).toString() == QStringLiteral("heatmap")) m_centreTabs->setCurrentIndex(i);
+  }
   if (changes & (ChangeFlags(Change::Trace) | Change::Profile) && !m_pendingViews.isEmpty()) {
     const QJsonObject states = std::exchange(m_pendingViews, {});
     for (auto it = states.begin(); it != states.end(); ++it)
