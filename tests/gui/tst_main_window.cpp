@@ -54,7 +54,10 @@ class TstMainWindow : public QObject {
 
   void openTrace() {
     m_window->openFiles({m_trace});
-    QVERIFY(eventually([&] { return m_session->trace() != nullptr; }));
+    // Views are told over several turns of the event loop; then the window is laid out.
+    auto* start = m_window->findChild<QWidget*>(QStringLiteral("startPage"));
+    QVERIFY(
+        eventually([&] { return m_session->trace() != nullptr && m_window->viewsAreTold() && !start->isVisible(); }));
     QTest::qWait(30);
   }
   QDockWidget* dock(const QString& id) { return m_window->findChild<QDockWidget*>(QStringLiteral("dock.") + id); }
@@ -333,6 +336,7 @@ class TstMainWindow : public QObject {
     }
     m_window->activateWindow();
     m_window->showView(QStringLiteral("heads"));
+    QVERIFY(eventually([&] { return dock(QStringLiteral("heads"))->isVisible(); }));
     QTest::qWait(50);
     m_window->actionByName(QStringLiteral("help.view"))->trigger();
     QVERIFY(dock(QStringLiteral("help"))->isVisible());
