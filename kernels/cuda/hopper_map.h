@@ -110,8 +110,11 @@ SPARSIGHT_DEVICE void visitColumns(int t, const std::uint32_t (&allowed)[2][4], 
       for (int i = 0; i < 16; ++i) visit(w * 16 + i, i / 2 % 2, true);
       continue;
     }
-    const std::uint32_t wanted[2] = {(range & (kMasked ? allowed[0][w] : ~0U)) >> shift,
-                                     (range & (kMasked ? allowed[1][w] : ~0U)) >> shift};
+    std::uint32_t wanted[2] = {range >> shift, range >> shift};
+    if constexpr (kMasked) {  // as one expression, GCC 12's -fsanitize=bounds reads the index before it is set
+      wanted[0] &= allowed[0][w] >> shift;
+      wanted[1] &= allowed[1][w] >> shift;
+    }
     SPARSIGHT_UNROLL
     for (int chunk = 0; chunk < 4; ++chunk) {
       if ((range >> static_cast<unsigned>(chunk * 8) & 0xFFU) == 0) continue;
