@@ -58,7 +58,7 @@ class ChartWidget : public QWidget {
   [[nodiscard]] static Axis indexAxis(int count, const QString& prefix, int wanted = 12);
 
   [[nodiscard]] QSize sizeHint() const override { return {480, 180}; }
-  [[nodiscard]] QSize minimumSizeHint() const override { return {160, 90}; }
+  [[nodiscard]] QSize minimumSizeHint() const override { return {160, 76}; }
 
  protected:
   /// Above the curves, in widget pixels, unclipped.

@@ -650,6 +650,7 @@ void MainWindow::updateEmptyState() {
     m_empty = true;
     for (const auto& [id, dock] : m_docks) dock->hide();
     m_pages->setCurrentIndex(0);
+    m_start->setSizePolicy(QSizePolicy::Preferred, QSizePolicy::Preferred);
     m_start->refreshRecent();
     showLayoutTabs(false);
     m_start->setFocus();
@@ -661,6 +662,8 @@ void MainWindow::updateEmptyState() {
   {
     const LayoutPause once({this});
     m_pages->setCurrentIndex(1);
+    // A page that is not shown needs no room.
+    m_start->setSizePolicy(QSizePolicy::Ignored, QSizePolicy::Ignored);
     setLayoutPreset(m_preset);
   }
   m_arranging = false;

@@ -53,9 +53,11 @@ void CaptionCombo::paintEvent(QPaintEvent*) {
                    QFontMetrics(font()).elidedText(currentText(), Qt::ElideRight, value.width()));
 }
 
-MapHeader::MapHeader(QWidget* parent) : QWidget(parent), m_title(new QLabel(this)) {
+MapHeader::MapHeader(QWidget* parent)
+    : WrapRow(parent, {Theme::kGroupGap, Theme::kPad, Theme::kPad, Theme::kUnit}), m_title(new QLabel(this)) {
   m_title->setFont(fonts::title());
   m_title->setAlignment(Qt::AlignLeft | Qt::AlignVCenter);
+  addControl(m_title);
 }
 
 void MapHeader::setTitle(const QString& title) {
@@ -64,47 +66,21 @@ void MapHeader::setTitle(const QString& title) {
   arrange();
 }
 
-void MapHeader::addControl(QWidget* control) {
-  control->setParent(this);
-  m_controls.push_back(control);
-  arrange();
-}
-
-void MapHeader::resizeEvent(QResizeEvent* event) {
-  QWidget::resizeEvent(event);
-  arrange();
-}
-
 bool MapHeader::event(QEvent* event) {
-  if (event->type() == QEvent::LayoutRequest || event->type() == QEvent::StyleChange ||
-      event->type() == QEvent::FontChange) {
-    m_title->setFont(fonts::title());
-    arrange();
-  }
-  return QWidget::event(event);
+  if (event->type() == QEvent::StyleChange || event->type() == QEvent::FontChange) m_title->setFont(fonts::title());
+  return WrapRow::event(event);
 }
 
-void MapHeader::arrange() {
-  const int height = Theme::kControl, gap = Theme::kPad;
+int MapHeader::widthOf(const QWidget* control) const {
+  if (control != m_title) return WrapRow::widthOf(control);
   // Room for the widest title, so that the controls do not move while stepping through heads.
-  const int titleWidth = std::max(
+  return std::max(
       m_title->sizeHint().width(),
       QFontMetrics(fonts::title()).horizontalAdvance(QStringLiteral("L00 \u00b7 H00 \u00b7 step 00 \u00b7 uncond")));
-  int x = Theme::kGroupGap, y = Theme::kPad;
-  m_title->setGeometry(x, y, std::min(titleWidth, std::max(40, width() - 2 * x)), height);
-  x += titleWidth + Theme::kGroupGap;
-  for (QWidget* control : m_controls) {
-    if (control->isHidden()) continue;
-    const int w = control->sizeHint().width();
-    if (x + w > width() - gap && x > Theme::kGroupGap) {
-      x = Theme::kGroupGap;
-      y += height + Theme::kUnit;
-    }
-    control->setGeometry(x, y, std::min(w, std::max(40, width() - x - gap)), height);
-    x += w + gap;
-  }
-  const int total = y + height + Theme::kUnit;
-  if (minimumHeight() != total) setFixedHeight(total);
+}
+
+int MapHeader::gapAfter(const QWidget* control) const {
+  return control == m_title ? Theme::kGroupGap : WrapRow::gapAfter(control);
 }
 
 }  // namespace sparsight

@@ -4,7 +4,8 @@
 #include <QComboBox>
 #include <QLabel>
 #include <QWidget>
-#include <vector>
+
+#include "ui/wrap_row.h"
 
 namespace sparsight {
 
@@ -26,21 +27,19 @@ class CaptionCombo : public QComboBox {
 };
 
 /// Title and controls in one row that wraps when the dock is narrow.
-class MapHeader : public QWidget {
+class MapHeader : public WrapRow {
   Q_OBJECT
  public:
   explicit MapHeader(QWidget* parent = nullptr);
   void setTitle(const QString& title);
-  void addControl(QWidget* control);
 
  protected:
-  void resizeEvent(QResizeEvent* event) override;
   bool event(QEvent* event) override;
+  [[nodiscard]] int widthOf(const QWidget* control) const override;
+  [[nodiscard]] int gapAfter(const QWidget* control) const override;
 
  private:
-  void arrange();
   QLabel* m_title;
-  std::vector<QWidget*> m_controls;
 };
 
 }  // namespace sparsight

@@ -37,7 +37,7 @@ class SmallCurve : public QWidget {
   [[nodiscard]] const QVector<Mark>& marks() const noexcept { return m_marks; }
   [[nodiscard]] QPointF toPixel(QPointF value) const;
   [[nodiscard]] QSize sizeHint() const override { return {300, 150}; }
-  [[nodiscard]] QSize minimumSizeHint() const override { return {150, 96}; }
+  [[nodiscard]] QSize minimumSizeHint() const override { return {150, 80}; }
 
  protected:
   void paintEvent(QPaintEvent* event) override;

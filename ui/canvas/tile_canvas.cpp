@@ -36,7 +36,7 @@ TileCanvas::TileCanvas(JobQueue& jobs, QWidget* parent, std::optional<Renderer> 
     : QWidget(parent), m_jobs(jobs), m_tag("canvas" + std::to_string(nextCanvas())) {
   setMouseTracking(true);
   setFocusPolicy(Qt::StrongFocus);
-  setMinimumSize(320, 240);
+  setMinimumSize(200, 150);
   setAccessibleName(tr("Attention map"));
   m_surface = createMapSurface(renderer.value_or(chosenRenderer()), *this, this);
   m_surface->widget()->hide();

@@ -24,6 +24,7 @@
 #include "ui/small_chart.h"
 #include "ui/theme.h"
 #include "ui/view.h"
+#include "ui/wrap_row.h"
 
 namespace sparsight {
 namespace {
@@ -174,8 +175,7 @@ BudgetView::BudgetView(Session& shared, QWidget* parent) : View(shared, parent),
 }
 
 void BudgetView::buildHeader(QVBoxLayout* layout, QWidget* page) {
-  auto* header = new QHBoxLayout;
-  header->setSpacing(Theme::kPad);
+  auto* header = new WrapRow(page);
   const auto combo = [&](const QStringList& items, const char* name, const QString& tip) {
     auto* made = new QComboBox(page);
     made->addItems(items);
@@ -183,7 +183,7 @@ void BudgetView::buildHeader(QVBoxLayout* layout, QWidget* page) {
     made->setToolTip(tip);
     made->setAccessibleName(tip);
     made->setSizeAdjustPolicy(QComboBox::AdjustToContents);
-    header->addWidget(made);
+    header->addControl(made);
     return made;
   };
   m_steps = combo({tr("All steps"), tr("This step")}, "budget.steps", tr("Steps that are shown and edited"));
@@ -202,7 +202,7 @@ void BudgetView::buildHeader(QVBoxLayout* layout, QWidget* page) {
     made->setAccessibleName(text);
     made->setToolTip(tip);
     made->setFixedHeight(Theme::kControl);
-    header->addWidget(made);
+    header->addControl(made);
     return made;
   };
   m_brush = tool({}, "budget.brush", tr("Brush"), tr("Paint values over layers (B)"));
@@ -213,14 +213,13 @@ void BudgetView::buildHeader(QVBoxLayout* layout, QWidget* page) {
   m_plotButton =
       tool({}, "budget.plot", tr("Response"), tr("The selected head's response curve: what a kept fraction leads to"));
   m_plotButton->setChecked(true);
-  header->addStretch(1);
   m_mean = new QLabel(page);
   m_mean->setObjectName(QStringLiteral("budget.mean"));
   m_mean->setFont(fonts::title());
-  header->addWidget(m_mean);
+  header->addAtEnd(m_mean);
   auto* targetLabel = new QLabel(tr("target"), page);
   setRole(targetLabel, QStringLiteral("secondary"));
-  header->addWidget(targetLabel);
+  header->addAtEnd(targetLabel);
   m_target = new QDoubleSpinBox(page);
   m_target->setObjectName(QStringLiteral("budget.target"));
   m_target->setAccessibleName(tr("Target mean kept"));
@@ -232,8 +231,8 @@ void BudgetView::buildHeader(QVBoxLayout* layout, QWidget* page) {
   m_target->setButtonSymbols(QAbstractSpinBox::NoButtons);
   m_target->setAlignment(Qt::AlignRight);
   m_target->setFixedWidth(80);
-  header->addWidget(m_target);
-  layout->addLayout(header);
+  header->addAtEnd(m_target);
+  layout->addWidget(header);
 
   m_doubt = new QWidget(page);
   auto* doubtLayout = new QHBoxLayout(m_doubt);

@@ -7,7 +7,6 @@
 #include <QJsonObject>
 #include <QLabel>
 #include <QPushButton>
-#include <QScrollArea>
 #include <QToolButton>
 #include <QVBoxLayout>
 #include <algorithm>
@@ -15,6 +14,7 @@
 #include <limits>
 
 #include "sparsight/core/method.h"
+#include "ui/column_scroll.h"
 #include "ui/icons.h"
 #include "ui/layout_pause.h"
 #include "ui/method_form.h"
@@ -158,10 +158,7 @@ class MethodView : public View {
   MethodView(Session& session, QWidget* parent) : View(session, parent) {
     auto* outer = new QVBoxLayout(this);
     outer->setContentsMargins(0, 0, 0, 0);
-    auto* scroll = new QScrollArea;
-    scroll->setWidgetResizable(true);
-    scroll->setFrameShape(QFrame::NoFrame);
-    scroll->setHorizontalScrollBarPolicy(Qt::ScrollBarAlwaysOff);
+    auto* scroll = new ColumnScroll;
     outer->addWidget(scroll);
     m_content = new QWidget;
     scroll->setWidget(m_content);

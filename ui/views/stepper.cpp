@@ -6,7 +6,6 @@
 #include <QKeyEvent>
 #include <QPointer>
 #include <QPushButton>
-#include <QScrollArea>
 #include <QSplitter>
 #include <QStackedWidget>
 #include <QTimer>
@@ -24,6 +23,7 @@
 #include "ui/block_matrix.h"
 #include "ui/canvas/tile_canvas.h"
 #include "ui/cluster_sizes.h"
+#include "ui/column_scroll.h"
 #include "ui/frames_canvas.h"
 #include "ui/icons.h"
 #include "ui/map_header.h"
@@ -142,6 +142,9 @@ class StepperView : public View {
     both->addWidget(large);
     both->addWidget(below);
     both->setSizes({600, 190});
+    // A stage shows two or three of these: room is not kept for all.
+    for (QWidget* later : {static_cast<QWidget*>(m_bars), static_cast<QWidget*>(m_blocks), framesBox, m_below})
+      later->hide();
     both->setStretchFactor(0, 1);
     both->setChildrenCollapsible(false);
     m_readout = new NoteLabel(this, false);
@@ -150,10 +153,7 @@ class StepperView : public View {
     pictureColumn->addWidget(both, 1);
     pictureColumn->addWidget(m_readout);
 
-    auto* scroll = new QScrollArea;
-    scroll->setWidgetResizable(true);
-    scroll->setFrameShape(QFrame::NoFrame);
-    scroll->setHorizontalScrollBarPolicy(Qt::ScrollBarAlwaysOff);
+    auto* scroll = new ColumnScroll;
     scroll->setMinimumWidth(230);
     scroll->setWidget(m_panel);
     scroll->setFocusPolicy(Qt::NoFocus);
