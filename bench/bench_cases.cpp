@@ -172,6 +172,13 @@ void kMeansRound(benchmark::State& state, Index tokens, Index dim, DType dtype, 
   kMeansErrors(state, s.compared(), centroids);
 }
 
+/// Keys and values in a random order: gathered on the host, as a plan of clusters has them evaluated.
+void permuteKeys(benchmark::State& state, Index tokens, Index dim, DType dtype, int threads) {
+  Setup s(tokens, dim, dtype, threads);
+  const std::vector<Index> order = randomOrder(tokens);
+  measure(state, threads, 0, [&] { benchmark::DoNotOptimize(s.backend->permuteKeys(*s.prepared, {order}, {}).get()); });
+}
+
 /// AdaSpa's block scores (sum of p per 64 x 64 block): `cached` against a row LSE that an earlier search left, else
 /// with the LSE found on the way.
 void adaSpaSearch(benchmark::State& state, Index tokens, Index dim, DType dtype, int threads, bool cached) {
@@ -226,7 +233,7 @@ void registerAll() {
        {Family{"map_exact", mapExact}, Family{"tile_exact", tileExact}, Family{"dense_attention", denseAttention},
         Family{"sparse_attention/kept25", sparseAttention}, Family{"row_stats", rowStats},
         Family{"kmeans/k1000", kMeansRound}, Family{"adaspa_search/fused", adaSpaFused},
-        Family{"adaspa_search/cached", adaSpaCached}}) {
+        Family{"adaspa_search/cached", adaSpaCached}, Family{"permute_keys", permuteKeys}}) {
     for (const DType dtype : {DType::F32, DType::F16, DType::BF16}) {
       for (const Index dim : {64, 128}) {
         for (const Index tokens : {4096, 8192, 32760, 118800}) {

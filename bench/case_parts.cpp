@@ -57,6 +57,13 @@ RandomBlocks::RandomBlocks(Index tokens) {
   }
 }
 
+std::vector<Index> randomOrder(Index size) {
+  std::vector<Index> order = allRows(size);
+  std::mt19937 random(17);
+  for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random() % i]);
+  return order;
+}
+
 std::vector<float> randomCentroids(Index dim) {
   std::mt19937 random(11);
   std::normal_distribution<float> normal;

@@ -31,6 +31,8 @@ struct RandomBlocks {
   double pairs = 0;
   [[nodiscard]] RowKeep keep() const { return {ptr, intervals, group}; }
 };
+/// A random permutation, the same every time.
+[[nodiscard]] std::vector<Index> randomOrder(Index size);
 /// kClusters normal vectors.
 [[nodiscard]] std::vector<float> randomCentroids(Index dim);
 

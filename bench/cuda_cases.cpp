@@ -181,6 +181,24 @@ void kMeansLayer(benchmark::State& state, Index tokens, Index dim, DType dtype) 
   kMeansErrors(state, s.compared(), centroids);
 }
 
+/// Keys and values in a random order, as a plan of clusters wants them: what is read and written, beside a copy of as
+/// many bytes in the same run. The goal is 80 % of that.
+void permuteKeys(benchmark::State& state, Index tokens, Index dim, DType dtype) {
+  Setup s(tokens, dim, dtype);
+  const std::vector<Index> order = randomOrder(tokens);
+  const std::vector<Index> oneRow{0};
+  for (const auto& head : s.heads) static_cast<void>(s.backend->attend(*head, oneRow, {}, {}));  // V is there, too
+  measureDevice(state, s, 0, [&](const PreparedHead& head) {
+    benchmark::DoNotOptimize(s.backend->permuteKeys(head, {order}, {}).get());
+  });
+  const Index moved = 2 * tokens * dim * static_cast<Index>(itemSize(dtype));
+  const double copied = 2.0 * static_cast<double>(moved) / cudaCopySeconds(moved) / 1e9;
+  const double rate = 2.0 * static_cast<double>(moved) / (state.counters["device_ms"] * 1e-3) / 1e9;
+  state.counters["gb_per_s"] = rate;
+  state.counters["copy_gb_per_s"] = copied;
+  state.counters["share_of_copy"] = rate / copied;
+}
+
 }  // namespace
 #endif
 
@@ -198,10 +216,10 @@ void registerCuda() {
     const char* name;
     void (*run)(benchmark::State&, Index, Index, DType);
   };
-  for (const Family& family :
-       {Family{"map_exact", mapExactCase}, Family{"adaspa_search/cached", adaSpaCase}, Family{"density", density},
-        Family{"dense_attention", denseAttention}, Family{"sparse_attention/kept25", sparseAttention},
-        Family{"kmeans/k1000", kMeansRound}, Family{"kmeans_layer24/k1000", kMeansLayer}}) {
+  for (const Family& family : {Family{"map_exact", mapExactCase}, Family{"adaspa_search/cached", adaSpaCase},
+                               Family{"density", density}, Family{"dense_attention", denseAttention},
+                               Family{"sparse_attention/kept25", sparseAttention}, Family{"kmeans/k1000", kMeansRound},
+                               Family{"kmeans_layer24/k1000", kMeansLayer}, Family{"permute_keys", permuteKeys}}) {
     for (const DType dtype : {DType::F32, DType::F16, DType::BF16}) {
       for (const Index dim : {64, 128}) {
         for (const Index tokens : {4096, 32760, 118800}) {

@@ -79,8 +79,14 @@ class MemoBackend final : public Backend {
     m_headKeys.clear();
     return m_inner.prepareAhead(in, std::move(keepAlive));
   }
+  std::shared_ptr<const PreparedHead> permuteKeys(const PreparedHead& head, const PermuteRequest& request,
+                                                  const Control& control) override {
+    m_headKeys.clear();
+    return m_inner.permuteKeys(head, request, control);
+  }
   [[nodiscard]] Index headsAtOnce(Index headBytes) const noexcept override { return m_inner.headsAtOnce(headBytes); }
   LseMapResult lseMap(const PreparedHead& head, const LseMapRequest& request, const Control& control) override {
+    if (!head.holdsTensors()) return m_inner.lseMap(head, request, control);
     Fingerprint key = headKey(head);
     key.add(std::uint64_t{1});
     key.add(request.rowBounds);
@@ -112,10 +118,14 @@ class MemoBackend final : public Backend {
     return m_inner.globalTop(head, rows, total, control);
   }
   ClusterResult cluster(const PreparedHead& head, const ClusterRequest& request, const Control& control) override {
+    if (!head.holdsTensors()) return m_inner.cluster(head, request, control);
     return remembered<ClusterResult>(
         clusterKey(head, request), [&] { return m_inner.cluster(head, request, control); }, bytesOf);
   }
   std::vector<ClusterResult> clusterAll(std::span<const ClusterTask> tasks, const Control& control) override {
+    if (!std::all_of(tasks.begin(), tasks.end(), [](const ClusterTask& task) { return task.head->holdsTensors(); })) {
+      return m_inner.clusterAll(tasks, control);
+    }
     std::vector<ClusterTask> open;
     std::vector<Fingerprint> keys;
     std::vector<std::optional<std::size_t>> places;  // in `open`

@@ -26,12 +26,6 @@ constexpr Index kDefaultSampledRows = 1024;
   return positions;
 }
 
-struct GatheredKeys {
-  OwnedMatrix k, v;
-  std::vector<std::uint8_t> keyValid, denseMask;
-  std::shared_ptr<const void> head;
-};
-
 [[nodiscard]] bool rowIsValid(const AttentionIn& in, Index row) {
   return in.queryValid.empty() || in.queryValid[at(row)] != 0;
 }
@@ -119,7 +113,7 @@ void countBlocks(const Plan& plan, const std::vector<Index>& rowPrefix, const st
   std::shared_ptr<const PreparedHead> ordered;
   const bool byCount = !plan.rowCount.empty();
   if (!byCount && !plan.kOrder.empty()) {
-    ordered = prepareInKeyOrder(head, options.includePadding, plan.kOrder, backend, control);
+    ordered = backend.permuteKeys(*prepared, {plan.kOrder}, control);
   }
   std::optional<KeptRanges> ranges;
   if (!byCount) ranges.emplace(plan);
@@ -301,32 +295,8 @@ std::vector<Index> evaluationRows(const std::vector<Index>& valid, Index tokenCo
 std::shared_ptr<const PreparedHead> prepareInKeyOrder(const HeadData& head, bool includePadding,
                                                       std::span<const Index> kOrder, Backend& backend,
                                                       const Control& control) {
-  AttentionIn in = effectiveInput(head, includePadding);
-  if (kOrder.empty()) return backend.prepare(in, head.keepAlive, control);
-  auto gathered = std::make_shared<GatheredKeys>();
-  gathered->head = head.keepAlive;
-  gathered->k = gatherRows(in.k, kOrder);
-  in.k = gathered->k.view;
-  if (!in.v.empty()) {
-    gathered->v = gatherRows(in.v, kOrder);
-    in.v = gathered->v.view;
-  }
-  if (!in.keyValid.empty()) {
-    for (const Index token : kOrder) gathered->keyValid.push_back(in.keyValid[at(token)]);
-    in.keyValid = gathered->keyValid;
-  }
-  if (!in.denseMask.empty()) {
-    const std::size_t columns = kOrder.size();
-    gathered->denseMask.resize(in.denseMask.size());
-    for (Index row = 0; row < in.q.rows; ++row) {
-      control.checkpoint();
-      for (std::size_t j = 0; j < columns; ++j) {
-        gathered->denseMask[at(row) * columns + j] = in.denseMask[at(row) * columns + at(kOrder[j])];
-      }
-    }
-    in.denseMask = gathered->denseMask;
-  }
-  return backend.prepare(in, gathered, control);
+  auto prepared = backend.prepare(effectiveInput(head, includePadding), head.keepAlive, control);
+  return kOrder.empty() ? prepared : backend.permuteKeys(*prepared, {kOrder}, control);
 }
 
 Evaluation evaluatePlan(const Plan& plan, const HeadData& head, const EvaluateOptions& options, Backend& backend,

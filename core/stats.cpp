@@ -210,10 +210,7 @@ HeadStats computeStats(const HeadData& head, const PreparedHead& prepared, const
   for (Index i = 0; i < video->length; ++i) {
     order[at(video->start + i)] = video->start + (i % frames) * frameSize + i / frames;
   }
-  HeadData keysOnly = head;
-  keysOnly.input = in;  // the padding rule of `prepared`
-  keysOnly.input.v = {};
-  const auto tokenMajor = prepareInKeyOrder(keysOnly, false, order, backend, control);
+  const auto tokenMajor = backend.permuteKeys(prepared, {order, false}, control);
   std::vector<std::vector<Interval>> otherFrames(at(video->length));
   for (const Index group : ownPlace) {
     auto& intervals = otherFrames[at(group)];

@@ -23,6 +23,8 @@ std::string_view opName(Op op) noexcept {
       return "global_top";
     case Op::Cluster:
       return "cluster";
+    case Op::PermuteKeys:
+      return "permute_keys";
   }
   return "unknown";
 }
@@ -159,6 +161,19 @@ void checkCluster(const AttentionIn& in, const ClusterRequest& request) {
                        request.basis.size(), dim));
   }
   if (!request.basis.empty() && request.distance != Distance::Cosine) reject("a basis needs the cosine distance");
+}
+
+void checkOrder(const AttentionIn& in, std::span<const Index> order) {
+  if (static_cast<Index>(order.size()) != in.k.rows) {
+    reject(fmt::format("key order: {} entries for {} keys", order.size(), in.k.rows));
+  }
+  std::vector<bool> seen(order.size(), false);
+  for (const Index key : order) {
+    if (key < 0 || key >= in.k.rows || seen[static_cast<std::size_t>(key)]) {
+      reject(fmt::format("key order: {} is outside 0..{} or twice there", key, in.k.rows - 1));
+    }
+    seen[static_cast<std::size_t>(key)] = true;
+  }
 }
 
 std::vector<Index> cellBounds(Index first, Index last, Index cells) {

@@ -18,6 +18,8 @@ void checkCounts(std::span<const Index> rows, std::span<const Index> counts);
 void checkMass(double mass);
 void checkTotal(Index total);
 void checkCluster(const AttentionIn& in, const ClusterRequest& request);
+/// A permutation of the keys.
+void checkOrder(const AttentionIn& in, std::span<const Index> order);
 
 /// The whole-attention form of RowKeep.
 [[nodiscard]] inline bool keepsAll(const RowKeep& keep) noexcept { return keep.ptr.empty() && keep.intervals.empty(); }

@@ -7,9 +7,12 @@
 #include <atomic>
 #include <map>
 #include <mutex>
+#include <optional>
+#include <type_traits>
 #include <utility>
 
 #include "checks.h"
+#include "key_order.h"
 
 namespace sparsight {
 namespace {
@@ -26,6 +29,11 @@ std::uint64_t nextSerial() {
 class FallbackBackend::Head final : public PreparedHead {
  public:
   Head(const AttentionIn& in, std::shared_ptr<const void> keepAlive) : PreparedHead(in, std::move(keepAlive)) {}
+  explicit Head(const std::shared_ptr<const detail::KeyOrder>& order)
+      : PreparedHead(order->input, order), m_order(order.get()) {}
+
+  /// Null: the keys stand as they came.
+  [[nodiscard]] const detail::KeyOrder* order() const noexcept { return m_order; }
 
   [[nodiscard]] Index bytes() const noexcept override {
     const std::lock_guard lock(m_mutex);
@@ -37,14 +45,15 @@ class FallbackBackend::Head final : public PreparedHead {
   // The lock is held while preparing: a second thread that wants the same head waits instead of preparing it twice.
   std::shared_ptr<const PreparedHead> onCpu(Backend& backend, const Control& control) const {
     const std::lock_guard lock(m_mutex);
-    if (!m_cpu) m_cpu = backend.prepare(input(), nullptr, control);
+    if (!m_cpu) m_cpu = m_order != nullptr ? gathered(backend, control) : backend.prepare(input(), nullptr, control);
     return m_cpu;
   }
   std::shared_ptr<const PreparedHead> onPrimary(std::uint64_t serial, Backend& backend, const Control& control) const {
     const std::lock_guard lock(m_mutex);
     std::shared_ptr<const PreparedHead>& head = m_primary[serial];
     try {
-      if (!head) head = backend.prepare(input(), nullptr, control);
+      if (!head)
+        head = m_order != nullptr ? moved(serial, backend, control) : backend.prepare(input(), nullptr, control);
     } catch (...) {
       m_primary.erase(serial);
       throw;
@@ -63,8 +72,26 @@ class FallbackBackend::Head final : public PreparedHead {
     const std::lock_guard lock(m_mutex);
     m_primary.erase(serial);
   }
+  /// What this head's memory on the device hangs on, too: for a device that is no longer used.
+  void dropPrimaryWithSource(std::uint64_t serial) const {
+    dropPrimary(serial);
+    if (m_order != nullptr) static_cast<const Head&>(*m_order->source).dropPrimary(serial);
+  }
 
  private:
+  [[nodiscard]] std::shared_ptr<const PreparedHead> gathered(Backend& backend, const Control& control) const {
+    return detail::prepareGathered(backend, m_order->source->input(), {m_order->order, m_order->withValues}, nullptr,
+                                   control);
+  }
+  // Locks the source while this head is locked; never the other way round.
+  [[nodiscard]] std::shared_ptr<const PreparedHead> moved(std::uint64_t serial, Backend& backend,
+                                                          const Control& control) const {
+    if (!backend.supports(Op::PermuteKeys, input().q.dtype, input().q.cols)) return gathered(backend, control);
+    const auto source = static_cast<const Head&>(*m_order->source).onPrimary(serial, backend, control);
+    return backend.permuteKeys(*source, {m_order->order, m_order->withValues}, control);
+  }
+
+  const detail::KeyOrder* m_order = nullptr;  // the base keeps it
   mutable std::mutex m_mutex;
   mutable std::shared_ptr<const PreparedHead> m_cpu;
   mutable std::map<std::uint64_t, std::shared_ptr<const PreparedHead>> m_primary;
@@ -102,6 +129,18 @@ std::shared_ptr<const PreparedHead> FallbackBackend::prepareAhead(const Attentio
   return head;
 }
 
+std::shared_ptr<const PreparedHead> FallbackBackend::permuteKeys(const PreparedHead& prepared,
+                                                                 const PermuteRequest& request,
+                                                                 const Control& control) {
+  const Head& source = cast(prepared);
+  auto head = std::make_shared<Head>(detail::orderKeys(source, source.order(), request));
+  control.checkpoint();
+  static_cast<void>(ranOnPrimary(Op::PermuteKeys, *head, [&](Backend& primary) {
+    static_cast<void>(head->onPrimary(m_serial, primary, control));
+  }));
+  return head;
+}
+
 void FallbackBackend::note(Op op, const std::string& why) {
   std::string line = fmt::format("{}: {} -> cpu ({})", opName(op), m_primaryId, why);
   if (std::find(m_fallbacks.begin(), m_fallbacks.end(), line) == m_fallbacks.end()) {
@@ -122,25 +161,25 @@ const FallbackBackend::Head& FallbackBackend::cast(const PreparedHead& prepared)
 }
 
 template <class Call>
-auto FallbackBackend::run(Op op, const PreparedHead& prepared, const Control& control, const Call& call) {
-  const Head* const head = &cast(prepared);
-  const MatrixView& q = head->input().q;
+bool FallbackBackend::ranOnPrimary(Op op, const Head& head, const Call& call) {
+  const MatrixView& q = head.input().q;
   if (!m_primary) {
     note(op, fmt::format("{} retired: {}", m_primaryId, m_retiredWhy));
   } else if (!m_primary->supports(op, q.dtype, q.cols)) {
     note(op, "unsupported");
   } else {
     try {
-      return call(*m_primary, *head->onPrimary(m_serial, *m_primary, control));
+      call(*m_primary);
+      return true;
     } catch (const Error& e) {
       if (e.code() == ErrorCode::Device) {
         note(op, fmt::format("device error: {}", e.what()));
-        head->dropPrimary(m_serial);
+        head.dropPrimaryWithSource(m_serial);
         retire(e.what());
       } else if (e.code() == ErrorCode::OutOfMemory) {
         note(op, fmt::format("out of device memory: {}", e.what()));
         // What is free after this is for the next call.
-        head->dropPrimary(m_serial);
+        head.dropPrimary(m_serial);
       } else if (e.code() == ErrorCode::Unsupported) {
         note(op, fmt::format("unsupported: {}", e.what()));
       } else {
@@ -148,7 +187,18 @@ auto FallbackBackend::run(Op op, const PreparedHead& prepared, const Control& co
       }
     }
   }
-  return call(*m_cpu, *head->onCpu(*m_cpu, control));
+  return false;
+}
+
+template <class Call>
+auto FallbackBackend::run(Op op, const PreparedHead& prepared, const Control& control, const Call& call) {
+  const Head& head = cast(prepared);
+  std::optional<std::invoke_result_t<const Call&, Backend&, const PreparedHead&>> result;
+  if (ranOnPrimary(op, head,
+                   [&](Backend& primary) { result = call(primary, *head.onPrimary(m_serial, primary, control)); })) {
+    return std::move(*result);
+  }
+  return call(*m_cpu, *head.onCpu(*m_cpu, control));
 }
 
 LseMapResult FallbackBackend::lseMap(const PreparedHead& head, const LseMapRequest& request, const Control& control) {
@@ -211,7 +261,7 @@ std::vector<ClusterResult> FallbackBackend::clusterAll(std::span<const ClusterTa
     } catch (const Error& e) {
       if (e.code() == ErrorCode::Device) {
         note(Op::Cluster, fmt::format("device error: {}", e.what()));
-        for (const ClusterTask& task : tasks) cast(*task.head).dropPrimary(m_serial);
+        for (const ClusterTask& task : tasks) cast(*task.head).dropPrimaryWithSource(m_serial);
         retire(e.what());
       } else if (e.code() == ErrorCode::OutOfMemory) {
         for (const ClusterTask& task : tasks) cast(*task.head).dropPrimary(m_serial);

@@ -32,6 +32,10 @@ class FallbackBackend final : public Backend {
   /// On its way to the primary at once; what fails there is left to the first operation.
   [[nodiscard]] std::shared_ptr<const PreparedHead> prepareAhead(const AttentionIn& in,
                                                                  std::shared_ptr<const void> keepAlive) override;
+  /// On the primary at once. What fails there is named, and left to the first operation: on the CPU the tensors are
+  /// gathered when one runs there, once.
+  [[nodiscard]] std::shared_ptr<const PreparedHead> permuteKeys(const PreparedHead& head, const PermuteRequest& request,
+                                                                const Control& control) override;
   [[nodiscard]] Index headsAtOnce(Index headBytes) const noexcept override {
     return m_primary ? m_primary->headsAtOnce(headBytes) : m_cpu->headsAtOnce(headBytes);
   }
@@ -57,6 +61,9 @@ class FallbackBackend final : public Backend {
 
  private:
   class Head;
+  /// Runs `call` on the primary; false: it is the CPU's turn, and why is noted. `head`: whose tensors it is about.
+  template <class Call>
+  bool ranOnPrimary(Op op, const Head& head, const Call& call);
   template <class Call>
   auto run(Op op, const PreparedHead& prepared, const Control& control, const Call& call);
   [[nodiscard]] static const Head& cast(const PreparedHead& prepared);

@@ -266,15 +266,14 @@ void showMask(const MethodInput& input, const Sample& sample, const SvgGeometry&
     }
     return loss;
   };
+  const auto stored = backend.prepare(effectiveInput(rows, true), head.keepAlive, control);
   {
-    const auto prepared = frameMajor.empty() ? backend.prepare(effectiveInput(rows, true), head.keepAlive, control)
-                                             : prepareInKeyOrder(rows, true, frameMajor, backend, control);
+    const auto prepared = frameMajor.empty() ? stored : backend.permuteKeys(*stored, {frameMajor}, control);
     full = backend.attend(*prepared, all, {}, control);
     losses.spatial = lossUnder(*prepared, false);
   }
   // Token-major keys turn the temporal mask into ranges, too.
-  const auto prepared = prepareInKeyOrder(rows, true, tokenMajor, backend, control);
-  losses.temporal = lossUnder(*prepared, true);
+  losses.temporal = lossUnder(*backend.permuteKeys(*stored, {tokenMajor}, control), true);
   return losses;
 }
 

@@ -9,20 +9,18 @@
 namespace sparsight::cuda {
 namespace {
 
-Index valueColsOf(const AttentionIn& in) { return in.v.data != nullptr ? paddedCols(in.v.cols) : 0; }
-
-void checkValues(const AttentionIn& in) {
-  if (in.v.data != nullptr && in.v.cols > kLargestValueDim) {
-    throw Error(ErrorCode::Unsupported,
-                fmt::format("cuda: values of dimension {} are above {}; use the CPU", in.v.cols, kLargestValueDim));
+void checkValues(const CudaHead& head) {
+  if (head.hasValues() && head.input().v.cols > kLargestValueDim) {
+    throw Error(ErrorCode::Unsupported, fmt::format("cuda: values of dimension {} are above {}; use the CPU",
+                                                    head.input().v.cols, kLargestValueDim));
   }
 }
 
 }  // namespace
 
-AttendResult CudaBackend::emptyAttend(const AttentionIn& in, std::size_t rows) {
+AttendResult CudaBackend::emptyAttend(const CudaHead& head, std::size_t rows) {
   AttendResult result;
-  if (in.v.data != nullptr) result.out.assign(rows * at(in.v.cols), 0.0F);
+  if (head.hasValues()) result.out.assign(rows * at(head.input().v.cols), 0.0F);
   result.lse.assign(rows, kNan);
   result.count.assign(rows, 0);
   return result;
@@ -40,25 +38,24 @@ CudaBackend::RowList CudaBackend::listRows(const AttentionIn& in, std::span<cons
 void CudaBackend::uploadRows(const CudaHead& head, const RowList& list, Index first, Index n, const Control& control) {
   const AttentionIn& in = head.input();
   std::vector<std::int32_t> rows(at(n));
-  if (!in.denseMask.empty()) m_scratch.maskRows.reserve(m_budget, n * in.k.rows, "rows of the dense mask");
+  if (head.masked()) m_scratch.maskRows.reserve(m_budget, n * in.k.rows, "rows of the dense mask");
   for (Index i = 0; i < n; ++i) {
     const Index row = list.rows[at(list.listed[at(first + i)])];
     rows[at(i)] = static_cast<std::int32_t>(row);
-    if (!in.denseMask.empty()) {
-      m_staging.upload(m_scratch.maskRows.as<std::byte>() + i * in.k.rows, in.denseMask.data() + row * in.k.rows,
-                       in.k.rows, control, "upload rows of the dense mask");
+    if (head.masked()) {
+      uploadMask(head, m_scratch.maskRows.as<std::byte>() + i * in.k.rows, row, 1, 0, in.k.rows, control);
     }
   }
   uploadTable(m_scratch.rows, rows, control, "upload the row list");
 }
 
 Validity CudaBackend::validityOf(const CudaHead& head) const {
-  const AttentionIn& in = head.input();
-  return {head.keyFlags(), in.denseMask.empty() ? nullptr : m_scratch.maskRows.as<const std::uint8_t>(), in.k.rows, 0};
+  return {head.keyFlags(), head.masked() ? m_scratch.maskRows.as<const std::uint8_t>() : nullptr, head.input().k.rows,
+          0};
 }
 
 bool CudaBackend::attendsOnHopper(const CudaHead& head) const {
-  const Index valueCols = valueColsOf(head.input());
+  const Index valueCols = head.valueCols();
   return valueCols > 0 && head.input().scale != 0 &&
          takesHopper(head.dtype, m_path, std::max<Index>(head.depth, valueCols));
 }
@@ -67,7 +64,7 @@ void CudaBackend::clearPaddingValues(const CudaHead& head) {
   const AttentionIn& in = head.input();
   if (in.keyValid.empty() || !attendsOnHopper(head)) return;
   // A padding key may hold anything, and tensor cores multiply it with 0: 0 x NaN is NaN.
-  const Index rowBytes = valueColsOf(in) * static_cast<Index>(itemSize(head.dtype));
+  const Index rowBytes = head.valueCols() * static_cast<Index>(itemSize(head.dtype));
   check(launchClearValues({head.v.as<void>(), head.keyFlags(), static_cast<std::int32_t>(in.k.rows),
                            static_cast<std::int32_t>(rowBytes / 16)},
                           m_stream.get()),
@@ -75,7 +72,7 @@ void CudaBackend::clearPaddingValues(const CudaHead& head) {
 }
 
 void CudaBackend::reserveAttend(const CudaHead& head, Index perLaunch) {
-  reserve<float>(m_scratch.out, perLaunch * valueColsOf(head.input()), "attention output");
+  reserve<float>(m_scratch.out, perLaunch * head.valueCols(), "attention output");
   reserve<float>(m_scratch.outLse, perLaunch, "attention output");
   reserve<std::int64_t>(m_scratch.outCount, perLaunch, "attention output");
 }
@@ -83,8 +80,8 @@ void CudaBackend::reserveAttend(const CudaHead& head, Index perLaunch) {
 void CudaBackend::attendPanel(const CudaHead& head, const RowList& list, Index first, Index n, const AttendParams& keep,
                               AttendResult& result) {
   const AttentionIn& in = head.input();
-  const Index valueCols = valueColsOf(in);
-  const Index valueDim = in.v.data != nullptr ? in.v.cols : 0;
+  const Index valueCols = head.valueCols();
+  const Index valueDim = head.hasValues() ? in.v.cols : 0;
   AttendParams params = keep;
   params.in = head.operands();
   params.validity = validityOf(head);
@@ -127,7 +124,7 @@ AttendResult CudaBackend::attend(const PreparedHead& prepared, std::span<const I
   const AttentionIn& in = head.input();
   detail::checkRows(in, rows);
   detail::checkKeep(in, rows, keep);
-  checkValues(in);
+  checkValues(head);
   start();
   static_cast<void>(arrived(prepared, control));
   const bool keepsAll = detail::keepsAll(keep);
@@ -139,7 +136,7 @@ AttendResult CudaBackend::attend(const PreparedHead& prepared, std::span<const I
   }
   return withSmallerBatches(Op::Attend, [&](const LaunchLimits& limits) {
     const Drain drain(m_stream);
-    AttendResult result = emptyAttend(in, rows.size());
+    AttendResult result = emptyAttend(head, rows.size());
     RowList list = listRows(in, rows);
     if (in.k.rows == 0) {
       for (const Index i : list.listed) result.lse[at(i)] = -kInfinity;
@@ -147,10 +144,10 @@ AttendResult CudaBackend::attend(const PreparedHead& prepared, std::span<const I
     }
     static_cast<void>(arrivedWithValues(prepared, control));
     clearPaddingValues(head);
-    const Index valueCols = valueColsOf(in);
+    const Index valueCols = head.valueCols();
     list.perLaunch = rowsPerLaunch(
         limits, list.count(), static_cast<double>(in.k.rows) * static_cast<double>(head.depth + valueCols),
-        valueCols * static_cast<Index>(sizeof(float)) + 64 + (in.denseMask.empty() ? 0 : in.k.rows));
+        valueCols * static_cast<Index>(sizeof(float)) + 64 + (head.masked() ? in.k.rows : 0));
     // A Hopper block's tiles start where its rows' intervals do: whole blocks, so that a launch's size changes nothing.
     if (attendsOnHopper(head)) list.perLaunch = hopperBlocksOf(list.perLaunch) * hopper::kBlockRows;
     list.perLaunch = std::min(list.perLaunch, std::max<Index>(list.count(), 1));
@@ -190,12 +187,12 @@ AttendResult CudaBackend::attendTop(const PreparedHead& prepared, std::span<cons
   const AttentionIn& in = head.input();
   detail::checkRows(in, rows);
   detail::checkCounts(rows, counts);
-  checkValues(in);
+  checkValues(head);
   start();
   static_cast<void>(arrived(prepared, control));
   return withSmallerBatches(Op::AttendTop, [&](const LaunchLimits& limits) {
     const Drain drain(m_stream);
-    AttendResult result = emptyAttend(in, rows.size());
+    AttendResult result = emptyAttend(head, rows.size());
     result.threshold.assign(rows.size(), kInfinity);
     RowList list = listRows(in, rows);
     if (in.k.rows == 0) {
@@ -203,13 +200,13 @@ AttendResult CudaBackend::attendTop(const PreparedHead& prepared, std::span<cons
       return result;
     }
     static_cast<void>(arrivedWithValues(prepared, control));
-    const Index valueCols = valueColsOf(in);
+    const Index valueCols = head.valueCols();
     // Scores are made twice: to find the cuts, and to attend.
     list.perLaunch =
         std::min(rowsPerLaunch(limits, list.count(),
                                static_cast<double>(in.k.rows) * static_cast<double>(2 * head.depth + valueCols),
                                (scoreStride(in.k.rows) + valueCols) * static_cast<Index>(sizeof(float)) + 64 +
-                                   (in.denseMask.empty() ? 0 : in.k.rows)),
+                                   (head.masked() ? in.k.rows : 0)),
                  std::max<Index>(list.count(), 1));
     reserveAttend(head, list.perLaunch);
     reserve<float>(m_scratch.scores, list.perLaunch * scoreStride(in.k.rows), "rows of scores");

@@ -15,6 +15,7 @@
 #include "cuda/kernels.h"
 #include "cuda/uploader.h"
 #include "cuda/work_plan.h"
+#include "key_order.h"
 #include "sparsight/kernels/backend.h"
 
 namespace sparsight::cuda {
@@ -58,6 +59,8 @@ struct PathChoice {
 class CudaHead final : public PreparedHead {
  public:
   CudaHead(const AttentionIn& in, std::shared_ptr<const void> keepAlive);
+  /// The keys of another CudaHead in another order; CudaBackend fills k and v from it.
+  explicit CudaHead(const std::shared_ptr<const detail::KeyOrder>& keyOrder);
   ~CudaHead() override {
     if (upload) upload->cancel();
   }
@@ -68,8 +71,17 @@ class CudaHead final : public PreparedHead {
     return q.sizeBytes() + k.sizeBytes() + v.sizeBytes() + keyValid.sizeBytes() + queryValid.sizeBytes();
   }
   [[nodiscard]] const std::uint8_t* keyFlags() const { return keyValid.as<const std::uint8_t>(); }
-  [[nodiscard]] const std::uint8_t* queryFlags() const { return queryValid.as<const std::uint8_t>(); }
-  [[nodiscard]] Operands operands() const { return {q.as<const void>(), k.as<const void>(), depth, 1}; }
+  [[nodiscard]] const std::uint8_t* queryFlags() const { return source().queryValid.as<const std::uint8_t>(); }
+  [[nodiscard]] Operands operands() const { return {queries().as<const void>(), k.as<const void>(), depth, 1}; }
+  /// The head that holds the tensors on the host and the queries on the device: itself, unless its keys were moved.
+  [[nodiscard]] const CudaHead& source() const {
+    return order == nullptr ? *this : static_cast<const CudaHead&>(*order->source);
+  }
+  [[nodiscard]] const DeviceBuffer& queries() const { return source().q; }
+  [[nodiscard]] bool masked() const { return !source().input().denseMask.empty(); }
+  [[nodiscard]] bool hasValues() const { return order == nullptr ? input().v.data != nullptr : order->hasValues(); }
+  /// Columns of V on the device, 0 without.
+  [[nodiscard]] Index valueCols() const { return hasValues() ? paddedCols(input().v.cols) : 0; }
 
   /// Space for q, k and the flags, with V for that, too.
   void reserve(const std::shared_ptr<DeviceBudget>& budget, bool withValues);
@@ -77,8 +89,9 @@ class CudaHead final : public PreparedHead {
   void copy(Staging& staging, const Control& control) const;
   void copyValues(Staging& staging, const Control& control) const;
 
-  DType dtype = DType::F32;  ///< on the device: the tensors' own, float32 where they differ
-  std::int32_t depth = 0;    ///< padded head dimension
+  const detail::KeyOrder* order = nullptr;  ///< null: the keys stand as they came
+  DType dtype = DType::F32;                 ///< on the device: the tensors' own, float32 where they differ
+  std::int32_t depth = 0;                   ///< padded head dimension
   DeviceBuffer q, k;
   DeviceBuffer keyValid, queryValid;
   DeviceBuffer v;  ///< empty until an operation first needs it
@@ -109,6 +122,9 @@ class CudaBackend final : public Backend {
                                                             const Control& control) override;
   [[nodiscard]] std::shared_ptr<const PreparedHead> prepareAhead(const AttentionIn& in,
                                                                  std::shared_ptr<const void> keepAlive) override;
+  [[nodiscard]] std::shared_ptr<const PreparedHead> permuteKeys(const PreparedHead& prepared,
+                                                                const PermuteRequest& request,
+                                                                const Control& control) override;
   [[nodiscard]] Index headsAtOnce(Index headBytes) const noexcept override;
   [[nodiscard]] LseMapResult lseMap(const PreparedHead& prepared, const LseMapRequest& request,
                                     const Control& control) override;
@@ -143,6 +159,7 @@ class CudaBackend final : public Backend {
     DeviceBuffer entropy, top1, rowMax, rowLog2Sum, rowPairs, rowAbove, rowEqual, histogram;
     DeviceBuffer centres, centreProfiles, centreSquares, basis, basisRows, parts, profiles, pointSquares;
     DeviceBuffer labels, nearest, segments, members, memberFirst, means;
+    DeviceBuffer keyOrder;
   };
   struct Timer {
     cudaEvent_t first = nullptr, last = nullptr;
@@ -173,6 +190,17 @@ class CudaBackend final : public Backend {
   const CudaHead& arrived(const PreparedHead& head, const Control& control);
   /// The same with V.
   const CudaHead& arrivedWithValues(const PreparedHead& head, const Control& control);
+  /// Puts the keys of `head` in order on the device, and its values: both that lie there already (the first time), or
+  /// the values alone (later).
+  void moveKeys(CudaHead& head, const Control& control);
+  void moveValues(CudaHead& head, const Control& control);
+  /// Rows of `from` in the order of scratch keyOrder.
+  void gatherRows(const DeviceBuffer& from, const DeviceBuffer& to, Index rows, Index rowBytes, const Control& control,
+                  double done, double share);
+  void uploadOrder(const CudaHead& head, const Control& control);
+  /// Rows of the dense mask, keys [key0, key0 + keys) as the head orders them, side by side on the device.
+  void uploadMask(const CudaHead& head, void* to, Index row0, Index rows, Index key0, Index keys,
+                  const Control& control);
   /// Makes room for a head by giving up scratch, and copies it.
   void uploadNow(CudaHead& head, bool withValues, const Control& control);
   // Every operation may come from another thread than the last, and the current device is a thread's.
@@ -244,7 +272,7 @@ class CudaBackend final : public Backend {
   /// One launch of attention over the rows that uploadRows() put there, results to the host.
   void attendPanel(const CudaHead& head, const RowList& list, Index first, Index n, const AttendParams& keep,
                    AttendResult& result);
-  [[nodiscard]] static AttendResult emptyAttend(const AttentionIn& in, std::size_t rows);
+  [[nodiscard]] static AttendResult emptyAttend(const CudaHead& head, std::size_t rows);
   void reserveAttend(const CudaHead& head, Index perLaunch);
   /// True when attention over intervals of this head runs on Hopper kernels.
   [[nodiscard]] bool attendsOnHopper(const CudaHead& head) const;

@@ -19,7 +19,7 @@ struct CudaBackend::ClusterWork {
   [[nodiscard]] Index profileDepth() const { return paddedCols(profile); }
   /// The points from the `first` on.
   [[nodiscard]] const void* rowsFrom(Index first) const {
-    const DeviceBuffer& points = request->side == Side::Query ? head->q : head->k;
+    const DeviceBuffer& points = request->side == Side::Query ? head->queries() : head->k;
     return points.as<const std::byte>() +
            (request->first + first) * depth() * static_cast<Index>(itemSize(head->dtype));
   }

@@ -231,15 +231,23 @@ CudaHead::CudaHead(const AttentionIn& in, std::shared_ptr<const void> keepAlive)
   depth = paddedCols(in.q.cols);
 }
 
+CudaHead::CudaHead(const std::shared_ptr<const detail::KeyOrder>& keyOrder)
+    : PreparedHead(keyOrder->input, keyOrder), order(keyOrder.get()) {
+  dtype = source().dtype;
+  depth = source().depth;
+}
+
 void CudaHead::reserve(const std::shared_ptr<DeviceBudget>& budget, bool withValues) {
   const auto matrix = [&](DeviceBuffer& buffer, const MatrixView& m, const char* what) {
     buffer.reserve(budget, m.rows * paddedCols(m.cols) * static_cast<Index>(itemSize(dtype)), what);
   };
-  matrix(q, input().q, "upload the queries");
+  if (order == nullptr) {
+    matrix(q, input().q, "upload the queries");
+    queryValid.reserve(budget, static_cast<Index>(input().queryValid.size()), "upload the query validity");
+  }
   matrix(k, input().k, "upload the keys");
   keyValid.reserve(budget, static_cast<Index>(input().keyValid.size()), "upload the key validity");
-  queryValid.reserve(budget, static_cast<Index>(input().queryValid.size()), "upload the query validity");
-  if (withValues && input().v.data != nullptr) matrix(v, input().v, "upload the values");
+  if (withValues && hasValues()) matrix(v, input().v, "upload the values");
 }
 
 void CudaHead::copy(Staging& staging, const Control& control) const {
@@ -336,10 +344,15 @@ const CudaHead& CudaBackend::arrived(const PreparedHead& prepared, const Control
 
 const CudaHead& CudaBackend::arrivedWithValues(const PreparedHead& prepared, const Control& control) {
   auto& head = const_cast<CudaHead&>(arrived(prepared, control));  // NOLINT(cppcoreguidelines-pro-type-const-cast)
-  if (head.input().v.data == nullptr || head.v.sizeBytes() > 0) return head;
+  if (!head.hasValues() || head.v.sizeBytes() > 0) return head;
+  if (head.order != nullptr) static_cast<void>(arrivedWithValues(head.source(), control));
   try {
     head.reserve(m_budget, true);
-    head.copyValues(m_staging, control);
+    if (head.order != nullptr) {
+      moveValues(head, control);
+    } else {
+      head.copyValues(m_staging, control);
+    }
   } catch (...) {
     static_cast<void>(cudaStreamSynchronize(m_stream.get()));
     head.v.release();
@@ -405,6 +418,39 @@ std::unique_ptr<Backend> createCudaBackend(Executor&) {
 double cudaDeviceSeconds(const Backend& backend) noexcept {
   const auto* const mine = dynamic_cast<const cuda::CudaBackend*>(&backend);
   return mine == nullptr ? 0.0 : mine->deviceSeconds();
+}
+
+double cudaCopySeconds(Index bytes) {
+  using namespace cuda;
+  constexpr int kRuns = 9;
+  check(cudaSetDevice(kDevice), "select the device");
+  const auto budget = std::make_shared<DeviceBudget>(std::numeric_limits<Index>::max());
+  const Stream stream;
+  const DeviceBuffer from(budget, bytes, "copy");
+  const DeviceBuffer to(budget, bytes, "copy");
+  check(cudaMemsetAsync(from.as<void>(), 0, at(bytes), stream.get()), "copy");
+  std::array<cudaEvent_t, 2> edges{};
+  std::vector<double> seconds;
+  try {
+    for (cudaEvent_t& edge : edges) check(cudaEventCreateWithFlags(&edge, cudaEventDefault), "create an event");
+    for (int run = 0; run <= kRuns; ++run) {
+      check(cudaEventRecord(edges[0], stream.get()), "copy");
+      check(cudaMemcpyAsync(to.as<void>(), from.as<void>(), at(bytes), cudaMemcpyDeviceToDevice, stream.get()), "copy");
+      check(cudaEventRecord(edges[1], stream.get()), "copy");
+      stream.wait("copy");
+      float milliseconds = 0;
+      check(cudaEventElapsedTime(&milliseconds, edges[0], edges[1]), "read an event");
+      if (run > 0) seconds.push_back(static_cast<double>(milliseconds) * 1e-3);  // the first one warms up
+    }
+  } catch (...) {
+    for (cudaEvent_t edge : edges) {
+      if (edge != nullptr) static_cast<void>(cudaEventDestroy(edge));
+    }
+    throw;
+  }
+  for (cudaEvent_t edge : edges) static_cast<void>(cudaEventDestroy(edge));
+  std::nth_element(seconds.begin(), seconds.begin() + kRuns / 2, seconds.end());
+  return seconds[kRuns / 2];
 }
 
 }  // namespace sparsight

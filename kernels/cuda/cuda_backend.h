@@ -22,4 +22,8 @@ namespace sparsight {
 /// of results and of later batches' inputs in between included); 0 for another backend. For benchmarks.
 [[nodiscard]] double cudaDeviceSeconds(const Backend& backend) noexcept;
 
+/// Seconds that the device takes to copy `bytes` from one place of its memory to another, by its clock; the median of a
+/// few. What moving rows in another order is measured against. For benchmarks; throws like an operation.
+[[nodiscard]] double cudaCopySeconds(Index bytes);
+
 }  // namespace sparsight

@@ -10,6 +10,7 @@
 #include "cuda/cluster.h"
 #include "cuda/dispatch.h"
 #include "cuda/hopper_layout.h"
+#include "cuda/permute.h"
 #include "cuda/pooled_map.h"
 #include "cuda/score_rows.h"
 
@@ -61,6 +62,12 @@ cudaError_t launchSegments(const Batch<SortParams>& batch, Index tasks, Index cl
 cudaError_t launchFirstMembers(const Batch<SortParams>& batch, Index tasks, cudaStream_t stream);
 cudaError_t launchMembers(const Batch<SortParams>& batch, Index tasks, Index points, cudaStream_t stream);
 cudaError_t launchMeans(DType dtype, const Batch<MeansParams>& batch, Index tasks, Index clusters, cudaStream_t stream);
+
+/// Blocks of a gather.
+constexpr Index gatherBlocksOf(const GatherParams& params) {
+  return shares(params.rowCount, gatherRowsOf(params.rowUnits));
+}
+cudaError_t launchGather(const GatherParams& params, cudaStream_t stream);
 
 /// One thread writes 1 to *out: proves that this program has code for the device.
 cudaError_t launchTrial(std::int32_t* out, cudaStream_t stream);

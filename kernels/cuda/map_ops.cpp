@@ -78,7 +78,7 @@ Pooled CudaBackend::pool(const LaunchLimits& limits, const CudaHead& head, Inter
   pooled.sum.assign(at(cells), 0.0);
   pooled.max.assign(at(cells), 0.0F);
   pooled.count.assign(at(cells), 0);
-  const bool masked = !in.denseMask.empty();
+  const bool masked = head.masked();
   const Index regionKeys = colBounds.back() - colBounds.front();
   const Index maskBytes = masked ? regionKeys : 0;
   const ColumnPlan plan = planColumns(limits, colBounds, rows, head.depth, masked ? 12 : 8, maskBytes);
@@ -133,10 +133,7 @@ Pooled CudaBackend::pool(const LaunchLimits& limits, const CudaHead& head, Inter
     control.checkpoint();
     const Index rowEnd = std::min(row0 + panel, region.last);
     if (masked) {
-      m_staging.uploadRows(
-          m_scratch.maskRows.as<void>(), maskBytes,
-          reinterpret_cast<const std::byte*>(in.denseMask.data()) + row0 * in.k.rows + colBounds.front(), rowEnd - row0,
-          maskBytes, in.k.rows, control, "upload rows of the dense mask");
+      uploadMask(head, m_scratch.maskRows.as<void>(), row0, rowEnd - row0, colBounds.front(), maskBytes, control);
     }
     PartialsParams partials{};
     partials.in = head.operands();

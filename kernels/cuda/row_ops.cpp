@@ -47,9 +47,9 @@ RowStats CudaBackend::rowStats(const PreparedHead& prepared, std::span<const Ind
       return stats;
     }
     list.perLaunch =
-        std::min(rowsPerLaunch(limits, list.count(), static_cast<double>(in.k.rows) * static_cast<double>(head.depth),
-                               scoreStride(in.k.rows) * static_cast<Index>(sizeof(float)) + 64 +
-                                   (in.denseMask.empty() ? 0 : in.k.rows)),
+        std::min(rowsPerLaunch(
+                     limits, list.count(), static_cast<double>(in.k.rows) * static_cast<double>(head.depth),
+                     scoreStride(in.k.rows) * static_cast<Index>(sizeof(float)) + 64 + (head.masked() ? in.k.rows : 0)),
                  std::max<Index>(list.count(), 1));
     reserve<float>(m_scratch.scores, list.perLaunch * scoreStride(in.k.rows), "rows of scores");
     // Results of all rows stay on the device until the end, so that no launch waits for a copy.
@@ -104,9 +104,9 @@ GlobalTop CudaBackend::globalTop(const PreparedHead& prepared, std::span<const I
     const Index count = list.count();
     if (in.k.rows == 0 || count == 0) return top;
     list.perLaunch =
-        std::min(rowsPerLaunch(limits, count, static_cast<double>(in.k.rows) * static_cast<double>(head.depth),
-                               scoreStride(in.k.rows) * static_cast<Index>(sizeof(float)) + 64 +
-                                   (in.denseMask.empty() ? 0 : in.k.rows)),
+        std::min(rowsPerLaunch(
+                     limits, count, static_cast<double>(in.k.rows) * static_cast<double>(head.depth),
+                     scoreStride(in.k.rows) * static_cast<Index>(sizeof(float)) + 64 + (head.masked() ? in.k.rows : 0)),
                  count);
     reserve<float>(m_scratch.scores, list.perLaunch * scoreStride(in.k.rows), "rows of scores");
     reserve<float>(m_scratch.rowMax, count, "global selection");

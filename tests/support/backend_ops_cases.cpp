@@ -517,6 +517,141 @@ void checkCluster(Backend& backend, const OpCase& c) {
   }
 }
 
+namespace {
+
+/// What every operation gives on a head, as numbers in a row.
+std::vector<double> numbersOf(Backend& backend, const PreparedHead& head, const OpCase& c) {
+  std::vector<double> all;
+  const auto add = [&](const auto& values) { all.insert(all.end(), values.begin(), values.end()); };
+  const auto addAttend = [&](const AttendResult& r) {
+    add(r.out);
+    add(r.lse);
+    add(r.count);
+    add(r.threshold);
+  };
+  const std::vector<Index> rows = rowLists(c.queries)[1];
+  const std::vector<Index> rowBounds = makeBlocks(c.rowBlocks, c.queries);
+  const std::vector<Index> colBounds = makeBlocks(c.colBlocks, c.keys);
+  const LseMapResult map = backend.lseMap(head, {rowBounds, colBounds, true, true, {}}, {});
+  add(map.lse);
+  add(map.mean);
+  add(map.max);
+  // Of a part of the keys: their places in the mask are counted from its edge.
+  add(backend.tile(head, map.lse, {c.queries / 3, c.queries, c.keys / 4, c.keys, 4, 3}, Reduce::Mean, {}));
+  addAttend(backend.attend(head, rows, {}, {}));
+  std::vector<Index> ptr;
+  std::vector<Interval> intervals;
+  addAttend(backend.attend(head, rows, makeKeep(static_cast<Index>(rows.size()), c.keys, 3, ptr, intervals), {}));
+  const std::vector<Index> counts(rows.size(), (c.keys + 2) / 3);
+  addAttend(backend.attendTop(head, rows, counts, {}));
+  const RowStats stats = backend.rowStats(head, rows, 0.9, {});
+  add(stats.lse);
+  add(stats.entropyBits);
+  add(stats.top1);
+  add(stats.keysForMass);
+  add(backend.globalTop(head, rows, c.keys * 2, {}).count);
+  std::vector<float> centroids(at(7 * c.dim));
+  for (std::size_t i = 0; i < centroids.size(); ++i) centroids[i] = std::sin(static_cast<float>(i));
+  for (const Side side : {Side::Key, Side::Query}) {
+    const Index tokens = side == Side::Key ? c.keys : c.queries;
+    const ClusterResult r = backend.cluster(head, {side, tokens / 4, tokens - tokens / 4, centroids}, {});
+    add(r.labels);
+    add(r.nearest);
+    add(r.sizes);
+    add(r.means);
+  }
+  return all;
+}
+
+void expectSameNumbers(const std::vector<double>& got, const std::vector<double>& want) {
+  compareAll("number", got.size(), want.size(), [&](std::size_t i) {
+    if (got[i] == want[i] || (std::isnan(got[i]) && std::isnan(want[i]))) return ::testing::AssertionSuccess();
+    return ::testing::AssertionFailure() << got[i] << " and " << want[i];
+  });
+}
+
+/// The tensors of a case with their keys in another order, gathered with care and without a backend.
+std::shared_ptr<const OpHead> gathered(const OpHead& head, std::span<const Index> order, bool withValues) {
+  auto out = std::make_shared<OpHead>();
+  out->in = head.in;
+  const auto move = [&](const MatrixView& from, std::vector<std::byte>& storage) {
+    const std::size_t bytes = at(from.cols) * itemSize(from.dtype);
+    for (const Index key : order) storage.insert(storage.end(), from.row(key), from.row(key) + bytes);
+    return MatrixView{storage.data(), from.rows, from.cols, static_cast<Index>(bytes), from.dtype};
+  };
+  out->in.k = move(head.in.k, out->k);
+  out->in.v = head.in.v.data != nullptr && withValues ? move(head.in.v, out->v) : MatrixView{};
+  for (std::size_t i = 0; i < head.in.keyValid.size(); ++i) {
+    out->keyValid.push_back(head.in.keyValid[at(order[i])]);
+  }
+  out->in.keyValid = out->keyValid;
+  for (Index row = 0; row < head.in.q.rows && !head.in.denseMask.empty(); ++row) {
+    for (const Index key : order) out->denseMask.push_back(head.in.denseMask[at(row * head.in.k.rows + key)]);
+  }
+  out->in.denseMask = out->denseMask;
+  return out;
+}
+
+}  // namespace
+
+void checkPermuteKeys(Backend& backend, const OpCase& c) {
+  const std::shared_ptr<const OpHead> head = makeOpHead(c);
+  std::vector<Index> order(at(c.keys));
+  std::iota(order.rbegin(), order.rend(), Index{0});
+  Random random(11);
+  for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[at(random.below(Index(i)))]);
+  std::vector<Index> inverse(order.size());
+  for (std::size_t i = 0; i < order.size(); ++i) inverse[at(order[i])] = static_cast<Index>(i);
+
+  auto source = backend.prepare(head->in, head, {});
+  const auto wanted = gathered(*head, order, true);
+  const auto moved = backend.permuteKeys(*source, {order}, {});
+  expectSameNumbers(numbersOf(backend, *moved, c), numbersOf(backend, *backend.prepare(wanted->in, wanted, {}), c));
+  {
+    // What it says about itself.
+    const AttentionIn& in = moved->input();
+    EXPECT_EQ(in.q.data, head->in.q.data);
+    EXPECT_EQ(in.k.rows, c.keys);
+    EXPECT_EQ(in.v.cols, head->in.v.data != nullptr ? c.valueDim : 0);
+    EXPECT_TRUE(std::equal(in.keyValid.begin(), in.keyValid.end(), wanted->keyValid.begin(), wanted->keyValid.end()));
+    if (moved->holdsTensors()) {
+      for (Index key = 0; key < c.keys; ++key) {
+        ASSERT_EQ(std::memcmp(in.k.row(key), wanted->in.k.row(key), at(c.dim) * itemSize(c.dtype)), 0) << key;
+      }
+      EXPECT_EQ(in.denseMask.size(), wanted->denseMask.size());
+    } else {
+      EXPECT_TRUE(in.k.data == nullptr && in.v.data == nullptr && in.denseMask.empty());
+    }
+  }
+  {
+    SCOPED_TRACE("and back, after the others are gone");
+    const std::vector<double> want = numbersOf(backend, *source, c);
+    auto twice = backend.permuteKeys(*moved, {inverse}, {});
+    source.reset();
+    expectSameNumbers(numbersOf(backend, *twice, c), want);
+  }
+  {
+    SCOPED_TRACE("without values");
+    const auto keysOnly = backend.permuteKeys(*moved, {order, false}, {});
+    std::vector<Index> both(order.size());
+    for (std::size_t i = 0; i < both.size(); ++i) both[i] = order[at(order[i])];
+    const auto bare = gathered(*head, both, false);
+    const std::vector<Index> rows = rowLists(c.queries)[1];
+    const AttendResult got = backend.attend(*keysOnly, rows, {}, {});
+    const AttendResult want = backend.attend(*backend.prepare(bare->in, bare, {}), rows, {}, {});
+    EXPECT_TRUE(got.out.empty());
+    expectSameNumbers({got.lse.begin(), got.lse.end()}, {want.lse.begin(), want.lse.end()});
+    EXPECT_EQ(got.count, want.count);
+  }
+  for (const Index wrong : {Index{-1}, c.keys, order.back()}) {
+    if (c.keys == 1 && wrong == order.front()) continue;
+    std::vector<Index> broken = order;
+    broken.front() = wrong;
+    EXPECT_THROW(static_cast<void>(backend.permuteKeys(*moved, {broken}, {})), Error) << wrong;
+  }
+  EXPECT_THROW(static_cast<void>(backend.permuteKeys(*moved, {std::span(order).first(order.size() - 1)}, {})), Error);
+}
+
 void checkAllOps(Backend& backend, const OpCase& c) {
   struct Check {
     Op op;
@@ -525,7 +660,7 @@ void checkAllOps(Backend& backend, const OpCase& c) {
   constexpr Check kChecks[] = {{Op::LseMap, checkLseMap},     {Op::Tile, checkTile},
                                {Op::Attend, checkAttend},     {Op::AttendTop, checkAttendTop},
                                {Op::RowStats, checkRowStats}, {Op::GlobalTop, checkGlobalTop},
-                               {Op::Cluster, checkCluster}};
+                               {Op::Cluster, checkCluster},   {Op::PermuteKeys, checkPermuteKeys}};
   for (const Check& check : kChecks) {
     if (!backend.supports(check.op, c.dtype, c.dim)) continue;
     SCOPED_TRACE(fmt::format("{} of {}", opName(check.op), c.name));

@@ -55,6 +55,8 @@ void checkAttendTop(Backend& backend, const OpCase& opCase);
 void checkRowStats(Backend& backend, const OpCase& opCase);
 void checkGlobalTop(Backend& backend, const OpCase& opCase);
 void checkCluster(Backend& backend, const OpCase& opCase);
+/// The bits of a head prepared from gathered tensors, for every operation.
+void checkPermuteKeys(Backend& backend, const OpCase& opCase);
 /// All operations that the backend supports for the case; named by opName.
 void checkAllOps(Backend& backend, const OpCase& opCase);
 

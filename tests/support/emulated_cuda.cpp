@@ -10,6 +10,7 @@
 #define probeCuda probeEmulatedCuda
 #define createCudaBackend createEmulatedCudaBackend
 #define cudaDeviceSeconds emulatedCudaDeviceSeconds
+#define cudaCopySeconds emulatedCudaCopySeconds
 #include "cuda/device_memory.cpp"
 // The order matters: the others use the first one's header.
 #include "cuda/attend_ops.cpp"
@@ -19,6 +20,7 @@
 #include "cuda/hopper_check.cpp"
 #include "cuda/hopper_map.h"
 #include "cuda/map_ops.cpp"
+#include "cuda/permute_ops.cpp"
 #include "cuda/row_ops.cpp"
 #include "cuda/uploader.cpp"
 #include "tests/support/emulated_cuda/thread_block.h"
@@ -275,6 +277,10 @@ cudaError_t launchMeans(DType dtype, const Batch<MeansParams>& batch, Index task
     return runGrid<MeansState>(stream, clusters, tasks,
                                [&](auto& block) { meansBody<T>(block, batch.tasks[block.y()]); });
   });
+}
+
+cudaError_t launchGather(const GatherParams& params, cudaStream_t stream) {
+  return runGrid<GatherState>(stream, gatherBlocksOf(params), 1, [&](auto& block) { gatherBody(block, params); });
 }
 
 cudaError_t launchTrial(std::int32_t* out, cudaStream_t stream) {

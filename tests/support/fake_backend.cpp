@@ -51,6 +51,11 @@ const PreparedHead& FakeBackend::begin(const PreparedHead& head, const Control& 
   return mine->oracle();
 }
 
+std::shared_ptr<const PreparedHead> FakeBackend::permuteKeys(const PreparedHead& head, const PermuteRequest& request,
+                                                             const Control& control) {
+  static_cast<void>(begin(head, control));
+  return Backend::permuteKeys(head, request, control);
+}
 LseMapResult FakeBackend::lseMap(const PreparedHead& head, const LseMapRequest& request, const Control& control) {
   return m_oracle->lseMap(begin(head, control), request, control);
 }

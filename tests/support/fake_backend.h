@@ -33,6 +33,8 @@ class FakeBackend final : public Backend {
   [[nodiscard]] std::shared_ptr<const PreparedHead> prepare(const AttentionIn& in,
                                                             std::shared_ptr<const void> keepAlive,
                                                             const Control& control) override;
+  [[nodiscard]] std::shared_ptr<const PreparedHead> permuteKeys(const PreparedHead& head, const PermuteRequest& request,
+                                                                const Control& control) override;
   [[nodiscard]] LseMapResult lseMap(const PreparedHead& head, const LseMapRequest& request,
                                     const Control& control) override;
   [[nodiscard]] std::vector<float> tile(const PreparedHead& head, std::span<const float> rowLse, const TileRect& rect,

@@ -48,7 +48,7 @@ enum cudaError_t {
   cudaErrorContained = 721,
   cudaErrorUnknown = 999,
 };
-enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
+enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
 inline constexpr unsigned cudaStreamNonBlocking = 1;
 inline constexpr unsigned cudaEventDefault = 0;
 inline constexpr unsigned cudaEventDisableTiming = 2;
@@ -90,6 +90,7 @@ struct Machine {
   int allocationsUntilFailure = -1;                 ///< that many succeed, then one fails; -1: never
   bool lost = false;                                ///< a sticky error happened: every call fails
   std::size_t allocatedBytes = 0, peakBytes = 0;
+  std::size_t copiedBytes = 0;  ///< to the device
   int launches = 0, failedAllocations = 0;
   std::map<void*, std::size_t> allocations;
   bool hopperBuilt = true;       ///< the program has the kernels for compute capability 9.0
@@ -259,9 +260,10 @@ inline cudaError_t cudaFreeHost(void* data) {
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
                                    cudaStream_t stream) {
   const sparsight::emulated::Lock lock(sparsight::emulated::machineLock());
-  const auto& m = sparsight::emulated::machine();
+  auto& m = sparsight::emulated::machine();
   if (m.lost) return m.launchError;
   if (kind == cudaMemcpyHostToDevice) sparsight::emulated::note("copy", stream);
+  if (kind == cudaMemcpyHostToDevice) m.copiedBytes += bytes;
   if (kind == cudaMemcpyHostToDevice && m.copiesLater) {
     stream->waiting.emplace_back([=] { std::memcpy(to, from, bytes); });
     return cudaSuccess;

@@ -15,6 +15,7 @@
 //   budget of 80 %, and its setting             BudgetIsEightyPercentUnlessSet
 //   stop between batches                        StopsBetweenBatches
 //   a setting that means nothing                SettingsThatMeanNothing
+//   ... for a head in another order             CudaFaultsPermute
 //   an upload beside other work fails, finds    CudaFaultsUpload
 //     no room, is stopped or given up
 #include <gmock/gmock.h>
@@ -38,7 +39,8 @@ using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::SizeIs;
 
-constexpr Op kAllOps[] = {Op::LseMap, Op::Tile, Op::Attend, Op::AttendTop, Op::RowStats, Op::GlobalTop, Op::Cluster};
+constexpr Op kAllOps[] = {Op::LseMap,   Op::Tile,      Op::Attend,  Op::AttendTop,
+                          Op::RowStats, Op::GlobalTop, Op::Cluster, Op::PermuteKeys};
 
 class CudaFaults : public ::testing::Test {
  protected:
@@ -56,6 +58,7 @@ class CudaFaults : public ::testing::Test {
     for (std::size_t i = 0; i < m_centroids.size(); ++i) m_centroids[i] = std::sin(static_cast<float>(i));
     for (std::size_t i = 0; i < 5 * 24; ++i) m_basis.push_back(std::cos(static_cast<float>(i)));
     m_lse.resize(333, 5.0F);
+    for (Index i = 0; i < 400; ++i) m_order.push_back((i * 77 + 5) % 400);
   }
   void TearDown() override { resetEmulatedCuda(); }
 
@@ -118,6 +121,12 @@ class CudaFaults : public ::testing::Test {
           add(r.means);
         }
         break;
+      case Op::PermuteKeys: {
+        // The values lie on the device before: they are moved with the keys.
+        static_cast<void>(backend.attend(head, std::span(m_rows).first(1), {}, {control.stop, {}}));
+        addAttend(backend.attend(*backend.permuteKeys(head, {m_order}, control), m_rows, {}, {control.stop, {}}));
+        break;
+      }
     }
     return out;
   }
@@ -146,7 +155,7 @@ class CudaFaults : public ::testing::Test {
 
   Executor m_executor{2};
   std::shared_ptr<const testing::OpHead> m_head;
-  std::vector<Index> m_rows, m_counts, m_bounds, m_cols;
+  std::vector<Index> m_rows, m_counts, m_bounds, m_cols, m_order;
   std::vector<float> m_centroids, m_basis, m_lse;
 };
 
@@ -211,6 +220,7 @@ TEST_F(CudaFaults, ARefusedLaunchRetiresTheDeviceOfThisJobOnly) {
 
 TEST_F(CudaFaults, SmallerBatchesWhenMemoryRunsOut) {
   for (const Op op : kAllOps) {
+    if (op == Op::PermuteKeys) continue;  // half a batch would be half a head
     SCOPED_TRACE(opName(op));
     resetEmulatedCuda();
     const auto roomy = createEmulatedCudaBackend(1e12, Index{4} << 20);
@@ -410,6 +420,78 @@ TEST_F(CudaFaultsClusterAll, ADeviceThatIsLostLeavesTheTasksToTheCpu) {
   const auto cpu = createCpuBackend(m_executor);
   const auto cpuHeads = prepareAll(*cpu);
   expectSame(got, oneByOne(*cpu, tasksOf(cpuHeads)));
+}
+
+class CudaFaultsPermute : public CudaFaults {
+ protected:
+  [[nodiscard]] AttendResult attendMoved(Backend& backend, const PreparedHead& head) {
+    return backend.attend(*backend.permuteKeys(head, {m_order}, {}), m_rows, {}, {});
+  }
+};
+
+TEST_F(CudaFaultsPermute, NothingOfKeysOrValuesIsCopiedFromTheHost) {
+  const auto backend = createEmulatedCudaBackend(m_executor);
+  const auto head = backend->prepare(m_head->in, m_head, {});
+  static_cast<void>(backend->attend(*head, m_rows, {}, {}));  // V is there, too
+  emulated::machine().copiedBytes = 0;
+  const auto moved = backend->permuteKeys(*head, {m_order}, {});
+  EXPECT_FALSE(moved->holdsTensors());
+  EXPECT_EQ(emulated::machine().copiedBytes, 400U * (4 + 1)) << "the order and the flags";
+  EXPECT_EQ(moved->bytes(), 400 * (32 + 16) * 2 + 400) << "keys, values and flags; the queries stay where they are";
+}
+
+TEST_F(CudaFaultsPermute, ScratchGivesWayAndThenTheCpuGathers) {
+  resetEmulatedCuda();
+  const std::vector<float> want = [&] {
+    const auto roomy = createEmulatedCudaBackend(m_executor);
+    return attendMoved(*roomy, *roomy->prepare(m_head->in, m_head, {})).out;
+  }();
+  // Room for the head, its copy and little else: the scratch of an earlier operation is in the way.
+  emulated::machine().freeBytes = 690'000;
+  {
+    const auto backend = createEmulatedCudaBackend(m_executor);
+    const auto head = backend->prepare(m_head->in, m_head, {});
+    static_cast<void>(run(*backend, *head, Op::RowStats));
+    ASSERT_LT(backend->info().freeBytes, 400 * 32 * 2);
+    EXPECT_EQ(attendMoved(*backend, *head).out, want);
+  }
+  emulated::machine().freeBytes = 80'000;
+  const auto backend = wrap(createEmulatedCudaBackend(m_executor));
+  const auto head = backend->prepare(m_head->in, m_head, {});
+  const auto moved = backend->permuteKeys(*head, {m_order}, {});
+  EXPECT_THAT(backend->takeFallbacks(), ElementsAre(HasSubstr("permute_keys: cuda -> cpu (out of device memory: ")));
+  EXPECT_EQ(backend->info().id, "cuda");
+  const std::vector<float> got = backend->attend(*moved, m_rows, {}, {}).out;
+  EXPECT_THAT(backend->takeFallbacks(), ElementsAre(HasSubstr("attend: cuda -> cpu (out of device memory: ")));
+  expectNear({got.begin(), got.end()}, {want.begin(), want.end()});
+}
+
+TEST_F(CudaFaultsPermute, TheSourceMayGoAndSoMayTheBackend) {
+  auto backend = createEmulatedCudaBackend(m_executor);
+  auto head = backend->prepareAhead(m_head->in, m_head);
+  const std::vector<float> want = attendMoved(*backend, *head).out;
+  auto moved = backend->permuteKeys(*head, {m_order}, {});
+  head.reset();
+  EXPECT_EQ(backend->attend(*moved, m_rows, {}, {}).out, want) << "queries and values are the source's";
+  backend.reset();
+  moved.reset();
+  EXPECT_TRUE(emulated::machine().allocations.empty());
+}
+
+TEST_F(CudaFaultsPermute, ADeviceThatIsLostLaterLeavesTheMovedHeadToTheCpu) {
+  const auto cpu = createCpuBackend(m_executor);
+  const AttendResult want = attendMoved(*cpu, *cpu->prepare(m_head->in, m_head, {}));
+  const auto backend = wrap(createEmulatedCudaBackend(m_executor));
+  const auto head = backend->prepare(m_head->in, m_head, {});
+  const auto moved = backend->permuteKeys(*head, {m_order}, {});
+  EXPECT_THAT(backend->takeFallbacks(), IsEmpty());
+  emulated::machine().launchesUntilFailure = 0;
+  EXPECT_EQ(backend->attend(*moved, m_rows, {}, {}).out, want.out);
+  EXPECT_EQ(attendMoved(*backend, *head).out, want.out);
+  EXPECT_THAT(backend->takeFallbacks(), ElementsAre(HasSubstr("attend: cuda -> cpu (device error: "),
+                                                    HasSubstr("permute_keys: cuda -> cpu (cuda retired"),
+                                                    HasSubstr("attend: cuda -> cpu (cuda retired")));
+  EXPECT_TRUE(emulated::machine().allocations.empty()) << "the source's memory, too";
 }
 
 // The next head travels while the present one is worked on.

@@ -172,6 +172,41 @@ TEST_F(FallbackBackendTest, OneHeadServesSeveralWrappers) {
   EXPECT_EQ(other.liveHeads, 0);
 }
 
+TEST_F(FallbackBackendTest, KeysAreMovedOnThePrimaryAndGatheredOnceForTheCpu) {
+  std::vector<Index> order(30);
+  std::iota(order.rbegin(), order.rend(), 0);
+  const auto moved = m_backend->permuteKeys(*m_head, {order}, {});
+  EXPECT_EQ(m_script.calls, 1) << "at once";
+  EXPECT_FALSE(moved->holdsTensors()) << "whatever the primary did: nothing on the host is in this order";
+  m_head.reset();
+  m_script.unsupported = {Op::LseMap};
+  EXPECT_EQ(m_cpuScript.prepared, 0);
+  std::vector<std::thread> threads;
+  FakeBackend::Script other;
+  FallbackBackend second(std::make_unique<FakeBackend>(other), std::make_unique<FakeBackend>(m_cpuScript));
+  other.unsupported = {Op::LseMap, Op::PermuteKeys};
+  const auto oracle = createReferenceBackend();
+  const auto source = oracle->prepare(m_in, nullptr, {});
+  const auto wanted = oracle->permuteKeys(*source, {order}, {});
+  const std::vector<Index> bounds{0, 7, 20};
+  const std::vector<Index> cols{0, 3, 30};
+  const LseMapRequest request{bounds, cols};
+  const std::vector<float> want = oracle->lseMap(*wanted, request, {}).mean;
+  std::vector<float> got;
+  std::thread thread([&] { got = second.lseMap(*moved, request, {}).mean; });
+  EXPECT_EQ(m_backend->lseMap(*moved, request, {}).mean, want);
+  thread.join();
+  EXPECT_EQ(got, want);
+  EXPECT_EQ(m_cpuScript.prepared, 1) << "by whichever came first";
+  // A primary that cannot move keys gets them gathered.
+  const std::vector<Index> rows{1, 4};
+  static_cast<void>(second.rowStats(*moved, rows, 0.9, {}));
+  EXPECT_EQ(other.calls, 1);
+  static_cast<void>(second.takeFallbacks());
+  static_cast<void>(second.permuteKeys(*moved, {order}, {}));
+  EXPECT_THAT(second.takeFallbacks(), ElementsAre(HasSubstr("permute_keys: ")));
+}
+
 TEST_F(FallbackBackendTest, RefusesForeignHeadsAndBadShapes) {
   const auto oracle = createReferenceBackend();
   const auto foreign = oracle->prepare(m_in, nullptr, {});

@@ -112,7 +112,7 @@ struct PairCounts {
 [[nodiscard]] Evaluation evaluatePlan(const Plan& plan, const HeadData& head, const PreparedHead& prepared,
                                       const EvaluateOptions& options, Backend& backend, const Control& control);
 /// `head` with its keys and values (validity and dense mask too) in the order of `kOrder` (empty: model order),
-/// prepared; query rows stay in stored order. Owns what it gathered; `head` keeps the rest.
+/// prepared; query rows stay in stored order. Where a prepared head is at hand, Backend::permuteKeys saves the copies.
 [[nodiscard]] std::shared_ptr<const PreparedHead> prepareInKeyOrder(const HeadData& head, bool includePadding,
                                                                     std::span<const Index> kOrder, Backend& backend,
                                                                     const Control& control);

@@ -27,11 +27,19 @@ struct AttentionIn {
 };
 
 /// A head made ready for one backend (packed, converted or uploaded once, used by many operations).
-/// Immutable. A CPU head may be used from several threads; a CUDA head only by its backend's thread.
-class PreparedHead {
+/// Immutable, and always owned by a shared pointer. A CPU head may be used from several threads; a CUDA head only by
+/// its backend's thread.
+class PreparedHead : public std::enable_shared_from_this<PreparedHead> {
  public:
+  PreparedHead(const PreparedHead&) = delete;
+  PreparedHead& operator=(const PreparedHead&) = delete;
   virtual ~PreparedHead() = default;
+  /// What the head was prepared from, every tensor in the order that operations see. See holdsTensors().
   [[nodiscard]] const AttentionIn& input() const noexcept { return m_input; }
+  /// False for a head of Backend::permuteKeys that was put into order on a device: input() then has the scale, the
+  /// queries, all shapes and all flags in the new order, but no data of k and v and no dense mask. Nothing on the host
+  /// has these in the new order, and nobody shall read them in the old one.
+  [[nodiscard]] bool holdsTensors() const noexcept { return m_input.k.rows == 0 || m_input.k.data != nullptr; }
   [[nodiscard]] virtual Index bytes() const noexcept = 0;  ///< memory beyond the input
 
  protected:
@@ -118,13 +126,19 @@ struct ClusterResult {
   std::vector<float> means;          ///< [K, D] of the members; a centroid without members stays as it was
 };
 
+/// The keys of a head in another order.
+struct PermuteRequest {
+  std::span<const Index> order;  ///< [Nk] a permutation: key i of the result is key order[i] of the head
+  bool withValues = true;        ///< false: the result has no V, for operations that need none
+};
+
 /// One head's part of Backend::clusterAll.
 struct ClusterTask {
   const PreparedHead* head = nullptr;
   ClusterRequest request;
 };
 
-enum class Op : std::uint8_t { LseMap, Tile, Attend, AttendTop, RowStats, GlobalTop, Cluster };
+enum class Op : std::uint8_t { LseMap, Tile, Attend, AttendTop, RowStats, GlobalTop, Cluster, PermuteKeys };
 [[nodiscard]] std::string_view opName(Op op) noexcept;
 
 struct BackendInfo {
@@ -151,6 +165,13 @@ class Backend {
   /// one waits for it and throws what stopped it. Where nothing is uploaded it is prepare().
   [[nodiscard]] virtual std::shared_ptr<const PreparedHead> prepareAhead(const AttentionIn& in,
                                                                          std::shared_ptr<const void> keepAlive);
+  /// The head with its keys, their values, their validity and the columns of the dense mask in another order: every
+  /// operation gives on it, bit for bit, what it gives on a head prepared from gathered tensors. It keeps `head` alive.
+  /// Here the tensors are gathered and prepared; on a device they are moved where they lie.
+  /// Throws Error{InvalidArgument} for an order that is no permutation of the keys.
+  [[nodiscard]] virtual std::shared_ptr<const PreparedHead> permuteKeys(const PreparedHead& head,
+                                                                        const PermuteRequest& request,
+                                                                        const Control& control);
   /// How many heads of `headBytes` (their tensors) are worth having at once: 1 where neither prepareAhead nor
   /// clusterAll gains anything.
   [[nodiscard]] virtual Index headsAtOnce(Index) const noexcept { return 1; }
