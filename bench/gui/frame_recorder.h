@@ -19,6 +19,7 @@ namespace sparsight::bench {
 class Times {
  public:
   void add(double ms) { m_values.push_back(ms); }
+  void add(const Times& other) { m_values.insert(m_values.end(), other.m_values.begin(), other.m_values.end()); }
   [[nodiscard]] std::size_t count() const noexcept { return m_values.size(); }
   [[nodiscard]] double quantile(double q) const {
     if (m_values.empty()) return 0;
@@ -27,6 +28,9 @@ class Times {
     // Nearest rank: a p99 of few values is their largest.
     const auto rank = static_cast<std::size_t>(std::ceil(q * static_cast<double>(sorted.size())));
     return sorted[std::min(sorted.size(), std::max<std::size_t>(1, rank)) - 1];
+  }
+  [[nodiscard]] long above(double ms) const {
+    return static_cast<long>(std::count_if(m_values.begin(), m_values.end(), [ms](double v) { return v > ms; }));
   }
   void print(const char* what) const {
     static constexpr std::array<double, 8> kEdges{1, 2, 4, 8, 16.7, 33.3, 66.7, 1e9};
@@ -60,6 +64,22 @@ class FrameRecorder : public QApplication {
     Times frames, framesCpu, handlers, handlersCpu;
     double longestHandler = 0, longestCpu = 0;
     QString longestName, longestCpuName;
+
+    /// The same played once more.
+    void add(const Recording& other) {
+      frames.add(other.frames);
+      framesCpu.add(other.framesCpu);
+      handlers.add(other.handlers);
+      handlersCpu.add(other.handlersCpu);
+      if (other.longestHandler > longestHandler) {
+        longestHandler = other.longestHandler;
+        longestName = other.longestName;
+      }
+      if (other.longestCpu > longestCpu) {
+        longestCpu = other.longestCpu;
+        longestCpuName = other.longestCpuName;
+      }
+    }
   };
 
   /// Prints every frame and handler that took more milliseconds of processor time, and when it began on the monotonic

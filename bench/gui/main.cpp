@@ -4,20 +4,18 @@
 #include <QComboBox>
 #include <QCommandLineParser>
 #include <QDir>
-#include <QElapsedTimer>
 #include <QFileInfo>
-#include <QKeyEvent>
-#include <QMouseEvent>
 #include <QProcess>
 #include <QTemporaryDir>
 #include <QThread>
-#include <QWheelEvent>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
 
-#include "bench/gui/frame_recorder.h"
+#include "bench/gui/daily.h"
+#include "bench/gui/player.h"
+#include "bench/gui/report.h"
 #include "sparsight/core/map_cache.h"
 #include "sparsight/core/method.h"
 #include "sparsight/core/profile.h"
@@ -33,81 +31,9 @@
 #include "ui/view.h"
 
 using namespace sparsight;
-using bench::FrameRecorder;
-using bench::Times;
+using namespace sparsight::bench;
 
 namespace {
-
-constexpr int kFrameMs = 16;
-constexpr QSize kWindow{1600, 1000};
-
-FrameRecorder& recorder() { return *static_cast<FrameRecorder*>(qApp); }
-
-double elapsed(const QElapsedTimer& clock) { return static_cast<double>(clock.nsecsElapsed()) / 1e6; }
-
-void turn(int ms = 1) {
-  QCoreApplication::processEvents(QEventLoop::AllEvents, ms);
-  QCoreApplication::sendPostedEvents(nullptr, QEvent::DeferredDelete);
-}
-bool waitUntil(const std::function<bool()>& done, int limitMs) {
-  QElapsedTimer clock;
-  clock.start();
-  while (!done()) {
-    if (clock.elapsed() > limitMs) return false;
-    QCoreApplication::processEvents(QEventLoop::WaitForMoreEvents | QEventLoop::AllEvents, 5);
-    QCoreApplication::sendPostedEvents(nullptr, QEvent::DeferredDelete);
-  }
-  return true;
-}
-void rest(int ms) {
-  QElapsedTimer clock;
-  clock.start();
-  while (clock.elapsed() < ms) {
-    turn();
-    QThread::usleep(200);
-  }
-}
-
-/// Sends an input, waits for the next frame, then for the rest of a 60 Hz period. Adds input to paint to `times`.
-void input(const std::function<void()>& send, Times& times) {
-  QElapsedTimer clock;
-  clock.start();
-  const long before = recorder().frames();
-  send();
-  while (recorder().frames() == before && clock.elapsed() < 1000) turn();
-  if (recorder().frames() > before) times.add(elapsed(clock));
-  while (clock.elapsed() < kFrameMs) {
-    turn();
-    QThread::usleep(200);
-  }
-}
-
-void report(const char* name, const Times& toPaint) {
-  const FrameRecorder::Recording taken = recorder().take();
-  std::printf("%s\n", name);
-  taken.frames.print("frame");
-  taken.framesCpu.print("frame, CPU");
-  if (toPaint.count() > 0) toPaint.print("input to paint");
-  taken.handlers.print("handler");
-  taken.handlersCpu.print("handler, CPU");
-  std::printf("  longest handler  %.2f ms: %s\n  of most CPU time %.2f ms: %s\n", taken.longestHandler,
-              qPrintable(taken.longestName), taken.longestCpu, qPrintable(taken.longestCpuName));
-  std::fflush(stdout);
-}
-
-void wheel(QWidget& widget, QPointF at, int notches) {
-  QWheelEvent event(at, widget.mapToGlobal(at), {}, QPoint(0, 120 * notches), Qt::NoButton, Qt::NoModifier,
-                    Qt::NoScrollPhase, false);
-  QApplication::sendEvent(&widget, &event);
-}
-void mouse(QWidget& widget, QEvent::Type type, QPointF at, Qt::MouseButton button, Qt::MouseButtons buttons) {
-  QMouseEvent event(type, at, widget.mapToGlobal(at), button, buttons, Qt::NoModifier);
-  QApplication::sendEvent(&widget, &event);
-}
-void key(QWidget& widget, int code, Qt::KeyboardModifiers modifiers = Qt::NoModifier) {
-  QKeyEvent event(QEvent::KeyPress, code, modifiers);
-  QApplication::sendEvent(&widget, &event);
-}
 
 struct Bench {
   Session& session;
@@ -117,49 +43,58 @@ struct Bench {
   bool settled(int limitMs = 600'000) const {
     return waitUntil([&] { return session.jobs().idle() && window.view(QStringLiteral("map"))->isSettled(); }, limitMs);
   }
-  void zoom(const char* name, int notches) const {
-    const QPointF centre = QRectF(canvas.plotRect()).center() + QPointF(40, 30);
-    Times times;
+  [[nodiscard]] QPointF centre() const { return QRectF(canvas.plotRect()).center(); }
+  FrameRecorder::Recording zoom(QPointF at, int notches, Times& times) const {
     for (int i = 0; i < std::abs(notches); ++i) {
-      input([&] { wheel(canvas, centre, notches > 0 ? 1 : -1); }, times);
+      input([&] { wheel(canvas, at, notches > 0 ? 1 : -1); }, times);
     }
-    report(name, times);
+    return recorder().take();
   }
-  void pan(const char* name, int moves) const {
-    const QPointF centre = QRectF(canvas.plotRect()).center();
-    Times times;
-    QPointF at = centre;
+  FrameRecorder::Recording pan(int moves, Times& times) const {
+    QPointF at = centre();
     mouse(canvas, QEvent::MouseButtonPress, at, Qt::LeftButton, Qt::LeftButton);
     for (int i = 1; i <= moves; ++i) {
       // A slow circle: fresh tiles on all sides.
       const double angle = i * 0.05;
-      at = centre + QPointF(std::sin(angle), 1 - std::cos(angle)) * 160;
+      at = centre() + QPointF(std::sin(angle), 1 - std::cos(angle)) * 160;
       input([&] { mouse(canvas, QEvent::MouseMove, at, Qt::NoButton, Qt::LeftButton); }, times);
     }
     mouse(canvas, QEvent::MouseButtonRelease, at, Qt::LeftButton, Qt::NoButton);
-    report(name, times);
+    return recorder().take();
   }
-  void hover(const char* name, int moves) const {
+  void hover(const QString& name, int moves) const {
     Times times;
-    const QPointF centre = QRectF(canvas.plotRect()).center();
     for (int i = 0; i < moves; ++i) {
-      const QPointF at = centre + QPointF(2 * i - moves, i % 40);
+      const QPointF at = centre() + QPointF(2 * i - moves, i % 40);
       input([&] { mouse(canvas, QEvent::MouseMove, at, Qt::NoButton, Qt::NoButton); }, times);
     }
-    report(name, times);
+    report().section(name, times);
   }
-  /// In, around and out again.
-  void explore(const char* when) const {
-    const auto name = [&](const char* what) { return std::string(what) + when; };
-    canvas.fitAll();
-    rest(100);
-    recorder().take();
-    zoom(name("zoom in, 36 notches").c_str(), 36);
-    pan(name("pan at token level, 240 moves").c_str(), 240);
-    zoom(name("zoom out, 18 notches").c_str(), -18);
-    pan(name("pan half way, 240 moves").c_str(), 240);
-    zoom(name("zoom out, 18 notches").c_str(), -18);
-    hover(name("hover, 120 moves").c_str(), 120);
+  /// In, around and out again, at several places: each pass finds fresh tiles. `before` runs ahead of each.
+  void explore(const QString& when, const std::function<void()>& before = {}) const {
+    struct Part {
+      FrameRecorder::Recording taken;
+      Times times;
+    };
+    Part in, deep, out, half;
+    const QPointF places[] = {{40, 30}, {-190, 120}, {210, -160}, {-90, -230}};
+    for (const QPointF& place : places) {
+      if (before) before();
+      canvas.fitAll();
+      rest(100);
+      recorder().take();
+      const QPointF at = centre() + place;
+      in.taken.add(zoom(at, 36, in.times));
+      deep.taken.add(pan(120, deep.times));
+      out.taken.add(zoom(at, -18, out.times));
+      half.taken.add(pan(120, half.times));
+      out.taken.add(zoom(at, -18, out.times));
+    }
+    report().section(QStringLiteral("zoom in, 4 x 36 notches") + when, in.taken, in.times);
+    report().section(QStringLiteral("pan at token level, 4 x 120 moves") + when, deep.taken, deep.times);
+    report().section(QStringLiteral("zoom out, 4 x 36 notches") + when, out.taken, out.times);
+    report().section(QStringLiteral("pan half way, 4 x 120 moves") + when, half.taken, half.times);
+    hover(QStringLiteral("hover, 120 moves") + when, 120);
   }
   /// To a head; prints when something of it, and all of it, was painted.
   void switchHead(const char* name, int layers, int heads) const {
@@ -172,20 +107,23 @@ struct Bench {
     const double mapAt = elapsed(clock);
     double first = -1, exact = -1;
     const auto painted = [&] {
-      const long frame = recorder().frames();
-      waitUntil([&] { return recorder().frames() > frame; }, 50);
+      const long now = recorder().frames();
+      waitUntil([&] { return recorder().frames() > now; }, 50);
       return elapsed(clock);
     };
-    if (other && waitUntil([&] { return canvas.hasPicture(); }, 600'000)) {
-      first = painted();
-    }
+    if (other && waitUntil([&] { return canvas.hasPicture(); }, 600'000)) first = painted();
     const QString said = canvas.precisionText();
-    if (waitUntil([&] { return !canvas.isApproximate(); }, 600'000)) exact = painted();
-    std::printf("%s: head %.1f ms, first picture %.1f ms (%s), exact %.1f ms\n", name, mapAt, first, qPrintable(said),
-                exact);
+    if (!canvas.isApproximate())
+      exact = first;  // no other frame is to come
+    else if (waitUntil([&] { return !canvas.isApproximate(); }, 600'000))
+      exact = painted();
+    report().figure(QStringLiteral("%1: head").arg(QLatin1String(name)), mapAt);
+    report().figure(QStringLiteral("%1: first picture").arg(QLatin1String(name)), first, said);
+    report().figure(QStringLiteral("%1: exact").arg(QLatin1String(name)), exact,
+                    canvas.map()->fromCache() ? QStringLiteral("from disk") : QString());
     const bool done = settled();
     if (!done) std::printf("  (did not settle)\n");
-    report("  events", {});
+    report().section(QStringLiteral("%1: events").arg(QLatin1String(name)));
   }
 };
 
@@ -214,9 +152,8 @@ void coldStart(const char* program) {
     times.add(elapsed(clock));
     child.waitForFinished();
   }
-  std::printf("start of the process to the painted start page (files in the page cache)\n");
-  times.print("start");
-  std::fflush(stdout);
+  report().figure(QStringLiteral("start of the process to the painted start page"), times,
+                  QStringLiteral("files in the page cache"));
 }
 
 /// Edits of a big profile with response curves at hand, in a window of their own.
@@ -265,11 +202,11 @@ void whatIf(const QString& folder) {
   mouse(*curve, QEvent::MouseButtonRelease, point, Qt::LeftButton, Qt::NoButton);
   rest(300);
   std::printf("profile of 18,000 cells, response curves of %zu heads\n", strip->table().size());
-  report("what-if: drag of a budget point, 120 moves", drag);
+  report().section("what-if: drag of a budget point, 120 moves", drag);
   Times keys;
   for (int i = 0; i < 40; ++i) input([&] { key(*curve, i % 2 == 0 ? Qt::Key_Up : Qt::Key_Down); }, keys);
   rest(300);
-  report("what-if: 40 key presses", keys);
+  report().section("what-if: 40 key presses", keys);
 }
 
 QString makeTrace(const QString& folder, qint64 tokens) {
@@ -294,7 +231,7 @@ QString makeTrace(const QString& folder, qint64 tokens) {
   return file;
 }
 
-int play(const QString& trace, const QString& folder, bool quick) {
+int play(const QString& trace, bool quick) {
   JobQueueOptions options;
   Session session(options);
   session.setMapCache(openUserMapCache());
@@ -304,11 +241,13 @@ int play(const QString& trace, const QString& folder, bool quick) {
   window.show();
   waitUntil([] { return recorder().frames() > 0; }, 5000);
   rest(500);
-  report("start page", {});
+  report().section("start page");
   auto* canvas = window.view(QStringLiteral("map"))->findChild<TileCanvas*>();
   Bench bench{session, window, *canvas};
   std::printf("painter %s, %d computing thread(s)\n", qPrintable(canvas->rendererDescription()),
               session.jobs().executor().threads());
+  report().fact(QStringLiteral("painter"), canvas->rendererDescription());
+  report().fact(QStringLiteral("threads"), session.jobs().executor().threads());
 
   QElapsedTimer clock;
   clock.start();
@@ -316,29 +255,30 @@ int play(const QString& trace, const QString& folder, bool quick) {
   if (!waitUntil([&] { return canvas->map() != nullptr && canvas->hasPicture(); }, 600'000)) return 1;
   long frame = recorder().frames();
   waitUntil([&] { return recorder().frames() > frame; }, 1000);
-  std::printf("open: first picture %.1f ms (%s)\n", elapsed(clock), qPrintable(canvas->precisionText()));
+  report().figure(QStringLiteral("open a trace: first picture"), elapsed(clock), canvas->precisionText());
+  waitUntil([&] { return !canvas->isApproximate(); }, 600'000);
+  report().figure(QStringLiteral("open a trace: exact"), elapsed(clock));
+  report().fact(QStringLiteral("tokens"), static_cast<qint64>(canvas->map()->rows()));
   bench.settled();
-  std::printf("open: exact %.1f ms, %lld x %lld tokens\n", elapsed(clock),
-              static_cast<long long>(canvas->map()->rows()), static_cast<long long>(canvas->map()->cols()));
-  report("open a trace", {});
+  report().section("open a trace");
   canvas->setFocus();
 
-  bench.explore("");
+  bench.explore(QString());
 
   canvas->fitAll();
   rest(300);
   recorder().take();
   Times palette, range, pooling, overlay;
   for (int i = 0; i < 20; ++i) input([&] { key(*canvas, Qt::Key_C); }, palette);
-  report("colour map, 20 changes", palette);
+  report().section("colour map, 20 changes", palette);
   for (int i = 0; i < 60; ++i) {
     ColorSettings colors = canvas->colors();
     colors.range.minimum *= i % 2 == 0 ? 1.1 : 1 / 1.1;
     input([&] { canvas->setColors(colors); }, range);
   }
-  report("range, 60 changes", range);
+  report().section("range, 60 changes", range);
   for (int i = 0; i < 20; ++i) input([&] { canvas->setReduce(i % 2 == 0 ? Reduce::Mean : Reduce::Max); }, pooling);
-  report("pooling, 20 changes", pooling);
+  report().section("pooling, 20 changes", pooling);
   if (!quick) {
     // SVG on this head alone: an overlay to switch.
     RunRequest request;
@@ -351,13 +291,13 @@ int play(const QString& trace, const QString& folder, bool quick) {
     session.runMethod(request, QStringLiteral("SVG on this head"));
     waitUntil([&] { return session.lastReport(QStringLiteral("svg")) != nullptr; }, 600'000);
     bench.settled();
-    report("SVG on this head", {});
+    report().section("SVG on this head");
     QComboBox* box = nullptr;
     for (QComboBox* each : window.view(QStringLiteral("map"))->findChildren<QComboBox*>())
       if (each->accessibleName() == QStringLiteral("overlay")) box = each;
     if (box != nullptr && box->count() > 1) {
       for (int i = 0; i < 20; ++i) input([&] { box->setCurrentIndex(i % 2); }, overlay);
-      report("overlay, 20 changes", overlay);
+      report().section("overlay, 20 changes", overlay);
     }
   }
 
@@ -368,26 +308,29 @@ int play(const QString& trace, const QString& folder, bool quick) {
   session.closeTrace();
   waitUntil([&] { return session.jobs().idle(); }, 60'000);
   rest(200);
-  window.openFiles({trace});
   clock.restart();
+  window.openFiles({trace});
   waitUntil([&] { return canvas->map() != nullptr && canvas->hasPicture(); }, 600'000);
-  std::printf("opened again: first picture %.1f ms (%s%s)\n", elapsed(clock), qPrintable(canvas->precisionText()),
-              canvas->map() != nullptr && canvas->map()->fromCache() ? ", from disk" : "");
+  frame = recorder().frames();
+  waitUntil([&] { return recorder().frames() > frame; }, 1000);
+  report().figure(QStringLiteral("opened again: first picture"), elapsed(clock),
+                  canvas->precisionText() + (canvas->map()->fromCache() ? QStringLiteral(", from disk") : QString()));
   bench.settled();
+  report().section("closed and opened again");
   bench.switchHead("next head: from disk", 0, 1);
-  report("closed and opened again", {});
 
   if (!quick) {
     // Heads of the other layer, computed while the map is used.
     RunRequest request;
     request.methodId = "dense";
     request.evaluate.rows = 0;
-    session.runMethod(request, QStringLiteral("Every head, densely"));
-    rest(200);
-    bench.explore(", heads being computed");
+    bench.explore(QStringLiteral(", heads being computed"), [&] {
+      for (int i = 0; session.jobs().idle() && i < 3; ++i)
+        session.runMethod(request, QStringLiteral("Every head, densely"));
+      rest(200);
+    });
     std::printf("  (still computing: %s)\n", session.jobs().idle() ? "no" : "yes");
   }
-  static_cast<void>(folder);
   return 0;
 }
 
@@ -409,7 +352,7 @@ int playTokens(const QString& trace) {
   const auto settled = [&] { return waitUntil([&] { return view->isSettled() && session.jobs().idle(); }, 600'000); };
   settled();
   rest(500);
-  report("on the frames: shown", {});
+  report().section("on the frames: shown");
   auto* frames = view->findChild<FramesCanvas*>();
   const auto hover = [](QWidget& widget, const char* name) {
     Times times;
@@ -418,7 +361,7 @@ int playTokens(const QString& trace) {
       const QPointF at = centre + QPointF(3 * i - 180, i % 40 * 3);
       input([&] { mouse(widget, QEvent::MouseMove, at, Qt::NoButton, Qt::NoButton); }, times);
     }
-    report(name, times);
+    report().section(name, times);
   };
   hover(*frames, "on the frames: hover, 120 moves");
   Times moves;
@@ -433,7 +376,7 @@ int playTokens(const QString& trace) {
     moves.add(elapsed(clock));
   }
   settled();
-  report("on the frames: another query, 20 keys", moves);
+  report().section("on the frames: another query, 20 keys", moves);
 
   RunRequest request;
   request.methodId = "svg2";
@@ -447,12 +390,12 @@ int playTokens(const QString& trace) {
   session.runMethod(request, QStringLiteral("SVG2 on this head"));
   if (!waitUntil([&] { return session.lastReport(QStringLiteral("svg2")) != nullptr; }, 600'000)) return 1;
   settled();
-  report("SVG2 on this head", {});
+  report().section("SVG2 on this head");
   window.showView(QStringLiteral("permutation"));
   view = window.view(QStringLiteral("permutation"));
   settled();
   rest(500);
-  report("permutation: shown", {});
+  report().section("permutation: shown");
   hover(*view->findChild<FramesCanvas*>(), "permutation: hover, 120 moves");
   return 0;
 }
@@ -478,7 +421,7 @@ int playHead(const QString& file, const QString& folder) {
           clock.restart();
           return ms;
         };
-        HeadData data = trace->loadScores({call.id, head}, {});
+        HeadData data = trace->loadScores({call.id, head});
         const double read = lap();
         AttentionMap map(std::move(data));
         map.setCache(cache);
@@ -539,29 +482,42 @@ int main(int argc, char** argv) {
                                   QStringLiteral("DIR"), home.path());
   const QCommandLineOption quick(QStringLiteral("quick"), QStringLiteral("Without method runs"));
   const QCommandLineOption only(QStringLiteral("only"),
-                                QStringLiteral("start, budget, map, or tokens or head, which a whole run leaves out"),
+                                QStringLiteral("start, budget, daily, map, or tokens or head, which a whole run "
+                                               "leaves out"),
                                 QStringLiteral("PART"));
+  const QCommandLineOption json(QStringLiteral("json"),
+                                QStringLiteral("Write the figures there too, with date, commit and machine"),
+                                QStringLiteral("FILE"));
   const QCommandLineOption start(QStringLiteral("start-page"), QStringLiteral("Only paint the start page (internal)"));
   const QCommandLineOption slow(QStringLiteral("slow"),
                                 QStringLiteral("Also print every frame and handler of more CPU milliseconds, and when"),
                                 QStringLiteral("MS"));
-  parser.addOptions({trace, tokens, folder, quick, only, start, slow});
+  parser.addOptions({trace, tokens, folder, quick, only, json, start, slow});
   parser.process(app);
   if (parser.isSet(start)) return paintStartPage();
   if (parser.isSet(slow)) recorder().printSlow(parser.value(slow).toDouble());
   Theme::apply(true);
   QApplication::setQuitOnLastWindowClosed(false);
   const QString part = parser.value(only);
-  if (part.isEmpty() || part == QStringLiteral("start")) coldStart(argv[0]);
+  const auto wanted = [&part](const char* name) { return part.isEmpty() || part == QLatin1String(name); };
+  if (wanted("start")) coldStart(argv[0]);
   recorder().take();
-  if (part.isEmpty() || part == QStringLiteral("budget")) whatIf(home.path());
+  if (wanted("budget")) whatIf(home.path());
   recorder().take();
-  if (!part.isEmpty() && part != QStringLiteral("map") && part != QStringLiteral("tokens") &&
-      part != QStringLiteral("head"))
-    return 0;
-  const QString file =
-      parser.isSet(trace) ? parser.value(trace) : makeTrace(parser.value(folder), parser.value(tokens).toLongLong());
-  if (part == QStringLiteral("head")) return playHead(file, home.path());
-  if (part == QStringLiteral("tokens")) return playTokens(file);
-  return play(file, home.path(), parser.isSet(quick));
+  int result = 0;
+  if (wanted("daily") || wanted("map") || part == QStringLiteral("tokens") || part == QStringLiteral("head")) {
+    const QString file =
+        parser.isSet(trace) ? parser.value(trace) : makeTrace(parser.value(folder), parser.value(tokens).toLongLong());
+    if (part == QStringLiteral("head"))
+      result = playHead(file, home.path());
+    else if (part == QStringLiteral("tokens"))
+      result = playTokens(file);
+    if (wanted("daily") && result == 0) result = playDaily(file, home.path());
+    if (wanted("map") && result == 0) result = play(file, parser.isSet(quick));
+  }
+  if (parser.isSet(json) && !report().write(parser.value(json))) {
+    std::fprintf(stderr, "cannot write %s\n", qPrintable(parser.value(json)));
+    return 1;
+  }
+  return result;
 }
