@@ -85,6 +85,7 @@ QString CompareRuns::keyOf(const QString& method) const {
   const Method* known = methodOf(method);
   const bool solved = m_question.target && known != nullptr && known->knob();
   if (solved) parts << optionOf(*m_question.target);
+  if (m_question.warmup) parts << QStringLiteral("warmup");
   const ParamSet given = paramsOf(method);
   for (const auto& [name, value] : given.values())
     if (!solved || name != known->knob()->name) parts << text(name) + QLatin1Char('=') + text(value);
@@ -133,6 +134,7 @@ void CompareRuns::submit(const QString& method) {
   request.methodId = method.toStdString();
   request.params = paramsOf(method);
   request.selection = m_question.heads();
+  request.warmup = m_question.warmup;
   request.keepPlanArrays = false;  // onHead keeps those that are wanted
   const Method* known = methodOf(method);
   JobSpec spec;
@@ -239,6 +241,7 @@ QString CompareRuns::commandLine(const QStringList& methods) const {
   if (m_question.scope == CompareScope::Head) words << QStringLiteral("--head") << QString::number(at.head);
   if (!at.branch.empty()) words << QStringLiteral("--branch") << shellWord(text(at.branch));
   if (m_question.target) words << optionOf(*m_question.target).split(QLatin1Char(' '));
+  if (m_question.warmup) words << QStringLiteral("--warmup") << QStringLiteral("on");
   QStringList params;
   for (const QString& method : methods) {
     const Method* known = methodOf(method);

@@ -23,6 +23,7 @@ struct CompareQuestion {
   CompareScope scope = CompareScope::Head;
   Selection at;
   std::optional<BudgetTarget> target;
+  bool warmup = false;  ///< the first steps and layers stay dense, as each method's rule says
 
   [[nodiscard]] HeadSelection heads() const;
   [[nodiscard]] QString where() const;  ///< "layer 3 head 2, step 20"

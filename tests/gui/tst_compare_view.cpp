@@ -85,7 +85,7 @@ class TstCompareView : public QObject {
     RunRequest r;
     r.methodId = method.toStdString();
     r.params = ParamSet::parse(methodById(r.methodId).params(), params);
-    r.selection = CompareQuestion{scope, m_session->selection(), std::nullopt}.heads();
+    r.selection = CompareQuestion{scope, m_session->selection(), std::nullopt, false}.heads();
     return r;
   }
   static void expectSum(const QMap<QString, QString>& row, const RunSummary& sum) {
@@ -158,6 +158,37 @@ class TstCompareView : public QObject {
     // A comparison is not a run of the user's.
     QVERIFY(m_session->runs().methods().isEmpty());
     QVERIFY(m_session->overlayMethod().isEmpty());
+  }
+
+  void denseWarmUpIsThatOfARun() {
+    open(m_trace);
+    methods({QStringLiteral("svg"), QStringLiteral("svg2")});
+    Selection first = m_session->selection();  // the rules keep the first layers and steps dense
+    first.step = m_session->selectableSteps().front();
+    first.layer = m_session->selectableLayers().front();
+    m_session->setSelection(first);
+    QVERIFY(eventually([&] { return m_host->view().isSettled(); }));
+    compareAndWait();
+    const Table without = shown();
+    auto* warmup = m_host->findChild<QCheckBox*>(QStringLiteral("compareWarmup"));
+    QVERIFY(warmup != nullptr && !warmup->isChecked());
+    warmup->click();
+    QVERIFY(shown().isEmpty());  // another question: nothing is known yet
+    compareAndWait();
+    Executor executor(2);
+    const auto backend = createBackend("cpu", executor);
+    for (const QString& method : {QStringLiteral("svg"), QStringLiteral("svg2")}) {
+      RunRequest dense = request(method, CompareScope::Head);
+      dense.warmup = true;
+      const RunReport report = runMethod(*m_session->trace(), dense, *backend, {});
+      expectSum(shown()[method], summarise(report));
+      QCOMPARE(shown()[method][QStringLiteral("kept_fraction")], QStringLiteral("1"));
+      QVERIFY(without[method][QStringLiteral("kept_fraction")] != QStringLiteral("1"));
+    }
+    m_host->view().findChild<QAction*>(QStringLiteral("compare.copyCli"))->trigger();
+    QVERIFY(QGuiApplication::clipboard()->text().contains(QStringLiteral(" --warmup on")));
+    warmup->click();
+    QCOMPARE(shown(), without);  // the first answers are kept
   }
 
   void equalBudgetsAreSolvedAsTheCoreDoes() {

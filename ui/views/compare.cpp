@@ -186,6 +186,7 @@ class CompareView : public View {
                       {QStringLiteral("scope"), m_scope->currentData().toString()},
                       {QStringLiteral("at"), m_at->currentData().toString()},
                       {QStringLiteral("pooling"), m_pooling->currentData().toString()},
+                      {QStringLiteral("warmup"), m_warmup->isChecked()},
                       {QStringLiteral("follow"), m_followCheck->isChecked()}};
     if (budget()) state.insert(QStringLiteral("value"), m_value->value());
     return state;
@@ -203,6 +204,7 @@ class CompareView : public View {
     }
     const int pooling = m_pooling->findData(state.value(QStringLiteral("pooling")).toString());
     if (pooling >= 0) m_pooling->setCurrentIndex(pooling);
+    m_warmup->setChecked(state.value(QStringLiteral("warmup")).toBool(m_warmup->isChecked()));
     m_followCheck->setChecked(state.value(QStringLiteral("follow")).toBool(m_followCheck->isChecked()));
     refresh();
   }
@@ -267,6 +269,11 @@ class CompareView : public View {
     m_compare->setObjectName(QStringLiteral("compareRun"));
     m_compare->setProperty("primary", true);
     m_compare->setFocusPolicy(Qt::TabFocus);
+    m_warmup = new QCheckBox(tr("dense warm-up"), m_header);
+    m_warmup->setObjectName(QStringLiteral("compareWarmup"));
+    m_warmup->setToolTip(tr(
+        "On: the first steps and layers stay dense, as each method's published rule says. Off: every head is treated "
+        "as sparse"));
     m_followCheck = new QCheckBox(tr("follow"), m_header);
     m_followCheck->setObjectName(QStringLiteral("compareFollow"));
     m_followCheck->setToolTip(tr("Compare again by itself when the selection or a setting changes"));
@@ -279,8 +286,8 @@ class CompareView : public View {
     m_more->setToolTip(tr("Copy the table or the command line"));
     for (QWidget* control :
          {static_cast<QWidget*>(m_methodsButton), static_cast<QWidget*>(m_scope), static_cast<QWidget*>(m_at),
-          static_cast<QWidget*>(m_value), static_cast<QWidget*>(m_compare), static_cast<QWidget*>(m_followCheck),
-          static_cast<QWidget*>(m_pooling), static_cast<QWidget*>(m_more)})
+          static_cast<QWidget*>(m_value), static_cast<QWidget*>(m_warmup), static_cast<QWidget*>(m_compare),
+          static_cast<QWidget*>(m_followCheck), static_cast<QWidget*>(m_pooling), static_cast<QWidget*>(m_more)})
       m_header->addControl(control);
 
     const auto action = [this](const char* name, const QString& label, const QKeySequence& key, auto slot) {
@@ -318,6 +325,7 @@ class CompareView : public View {
       m_columns->setReduce(m_pooling->currentData().toString() == QStringLiteral("mean") ? Reduce::Mean : Reduce::Max);
     });
     connect(m_compare, &QPushButton::clicked, this, [this] { m_runs->isBusy() ? m_runs->cancel() : compare(); });
+    connect(m_warmup, &QCheckBox::toggled, this, &CompareView::refresh);
     connect(m_followCheck, &QCheckBox::toggled, this, &CompareView::refresh);
   }
 
@@ -382,6 +390,7 @@ class CompareView : public View {
               : scope == QStringLiteral("layer") ? CompareScope::Layer
                                                  : CompareScope::Head;
     q.at = session().selection();
+    q.warmup = m_warmup->isChecked();
     if (const std::optional<Budget> at = budget())
       q.target = BudgetTarget{*at, at == Budget::Error ? m_value->value() : m_value->value() / 100.0};
     return q;
@@ -517,6 +526,7 @@ class CompareView : public View {
     QString about = tr("On %1").arg(asked.where());
     if (heads > 1)
       about += tr(": means over %1 heads, sums of FLOP and rows").arg(formatCount(static_cast<qint64>(heads)));
+    if (asked.warmup) about += tr(" \u00b7 with dense warm-up");
     if (asked.target) {
       const QString name = asked.target->budget == Budget::Kept ? tr("kept %1").arg(formatPercent(asked.target->value))
                            : asked.target->budget == Budget::Mass
@@ -676,7 +686,7 @@ class CompareView : public View {
   CaptionCombo *m_scope = nullptr, *m_at = nullptr, *m_pooling = nullptr;
   QDoubleSpinBox* m_value = nullptr;
   QPushButton* m_compare = nullptr;
-  QCheckBox* m_followCheck = nullptr;
+  QCheckBox *m_warmup = nullptr, *m_followCheck = nullptr;
   NoteLabel *m_readout = nullptr, *m_about = nullptr;
   QSplitter* m_body = nullptr;
   TileCanvas* m_empty = nullptr;
