@@ -55,7 +55,9 @@ BudgetCurve::BudgetCurve(ProfileModel& model, QWidget* parent) : ChartWidget(par
     m_editor->hide();
     m_editedLayer = -1;
     m_readout.clear();
-    rebuild();
+    // A chart takes milliseconds: one that is not looked at waits until it is.
+    m_stale = !isVisible();
+    if (!m_stale) rebuild();
     Q_EMIT selectionChanged();
   });
   rebuild();
@@ -103,7 +105,15 @@ QPointF BudgetCurve::pointOf(int layer) const {
   return toPixel({static_cast<double>(layer), summary.count > 0 ? summary.mean : 0.0});
 }
 
+void BudgetCurve::showEvent(QShowEvent* event) {
+  ChartWidget::showEvent(event);
+  if (m_stale)
+    QMetaObject::invokeMethod(
+        this, [this] { rebuild(); }, Qt::QueuedConnection);
+}
+
 void BudgetCurve::rebuild() {
+  m_stale = false;
   const Theme& theme = Theme::current();
   const auto& layers = m_model.layers();
   const auto& saved = m_model.savedLayers();

@@ -48,6 +48,7 @@ class BudgetCurve : public ChartWidget {
  protected:
   void paintOverlay(QPainter& painter) override;
   void resizeEvent(QResizeEvent* event) override;
+  void showEvent(QShowEvent* event) override;
   void mousePressEvent(QMouseEvent* event) override;
   void mouseMoveEvent(QMouseEvent* event) override;
   void mouseReleaseEvent(QMouseEvent* event) override;
@@ -73,6 +74,7 @@ class BudgetCurve : public ChartWidget {
   [[nodiscard]] std::vector<int> editedLayers() const;
   void showReadout(const QString& text, bool isError = false, QPointF at = {});
 
+  bool m_stale = false;
   ProfileModel& m_model;
   std::function<QString(int)> m_consequence;
   std::set<int> m_selected, m_selectedBefore;

@@ -4,6 +4,7 @@
 #include <QCoreApplication>
 #include <atomic>
 #include <cmath>
+#include <utility>
 
 #include "ui/theme.h"
 
@@ -43,6 +44,18 @@ ColorLut::ColorLut(const ColorSettings& settings, const Theme& theme) : m_settin
     m_colors[code] = full[entries[code]];
     m_dimmed[code] = dim[entries[code]];
   }
+}
+
+std::shared_ptr<const ColorLut> ColorLut::shared(const ColorSettings& settings, const Theme& theme) {
+  static std::vector<std::pair<bool, std::weak_ptr<const ColorLut>>> known;  // GUI thread only
+  std::erase_if(known, [](const auto& entry) { return entry.second.expired(); });
+  for (const auto& [dark, table] : known) {
+    const auto found = table.lock();
+    if (dark == theme.dark && found->settings() == settings) return found;
+  }
+  auto made = std::make_shared<const ColorLut>(settings, theme);
+  known.emplace_back(theme.dark, made);
+  return made;
 }
 
 QString paletteTitle(Palette palette) {

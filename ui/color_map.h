@@ -26,6 +26,8 @@ struct ColorSettings {
 class ColorLut {
  public:
   ColorLut(const ColorSettings& settings, const Theme& theme);
+  /// The same table for all who show these colours: making one takes milliseconds. GUI thread only.
+  [[nodiscard]] static std::shared_ptr<const ColorLut> shared(const ColorSettings& settings, const Theme& theme);
 
   /// Number that differs for every table: painters compare it to know whether their copy is current.
   [[nodiscard]] std::uint64_t version() const noexcept { return m_version; }

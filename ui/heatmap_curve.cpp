@@ -5,6 +5,7 @@
 #include <QPainter>
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "ui/budget_edit.h"
 #include "ui/theme.h"
@@ -24,7 +25,7 @@ void HeatCurve::setCurve(const Curve& curve) {
       same(curve.mean, m_values.mean) && same(curve.min, m_values.min) && same(curve.max, m_values.max))
     return;
   m_values = curve;
-  rebuild();
+  rebuildSoon();
 }
 
 void HeatCurve::setCurrent(int index) {
@@ -35,10 +36,16 @@ void HeatCurve::setCurrent(int index) {
 
 void HeatCurve::applyTheme() {
   ChartWidget::applyTheme();
-  rebuild();
+  rebuildSoon();
+}
+
+void HeatCurve::rebuildSoon() {
+  if (std::exchange(m_rebuilds, true)) return;
+  QMetaObject::invokeMethod(this, &HeatCurve::rebuild, Qt::QueuedConnection);
 }
 
 void HeatCurve::rebuild() {
+  m_rebuilds = false;
   const Theme& theme = Theme::current();
   double top = m_values.top;
   Band band;
@@ -60,7 +67,7 @@ void HeatCurve::rebuild() {
 
 void HeatCurve::resizeEvent(QResizeEvent* event) {
   ChartWidget::resizeEvent(event);
-  rebuild();
+  rebuildSoon();
 }
 
 void HeatCurve::paintOverlay(QPainter& painter) {

@@ -33,10 +33,13 @@ class HeatCurve : public ChartWidget {
   void mouseMoveEvent(QMouseEvent* event) override;
 
  private:
+  /// Once, before the next picture: values, sizes and themes come several in one event.
+  void rebuildSoon();
   void rebuild();
   void pickAt(QPointF position);
   Curve m_values;
   int m_current = -1;
+  bool m_rebuilds = false;
 };
 
 }  // namespace sparsight

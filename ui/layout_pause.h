@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <QCoreApplication>
+#include <QEvent>
 #include <QLayout>
 #include <QPointer>
 #include <QWidget>
@@ -23,8 +25,13 @@ class LayoutPause {
     }
   }
   ~LayoutPause() {
-    for (const QPointer<QLayout>& layout : m_layouts)
-      if (layout) layout->setEnabled(true);
+    for (const QPointer<QLayout>& layout : m_layouts) {
+      if (!layout) continue;
+      layout->setEnabled(true);
+      // Its own request may have come, and gone, while it rested.
+      if (QWidget* widget = layout->parentWidget())
+        QCoreApplication::postEvent(widget, new QEvent(QEvent::LayoutRequest));
+    }
   }
   LayoutPause(const LayoutPause&) = delete;
   LayoutPause& operator=(const LayoutPause&) = delete;

@@ -91,6 +91,7 @@ QString viewTitle(const ViewInfo& info) { return QCoreApplication::translate("Vi
 
 MainWindow::MainWindow(Session& session, const Settings& settings, QWidget* parent)
     : QMainWindow(parent), m_session(session), m_settings(settings) {
+  m_settings.publish();
   setObjectName(QStringLiteral("mainWindow"));
   setAcceptDrops(true);
   setDockNestingEnabled(true);
@@ -111,6 +112,10 @@ MainWindow::MainWindow(Session& session, const Settings& settings, QWidget* pare
   resize(1600, 1000);
   QSettings store;
   m_preset = store.value(QStringLiteral("layout/preset"), m_preset).toString();
+  for (const QAction* action : m_presetGroup->actions()) {
+    const QString name = action->data().toString();
+    if (const QByteArray state = store.value(layoutKey(name)).toByteArray(); !state.isEmpty()) m_layouts[name] = state;
+  }
   if (const QByteArray geometry = store.value(QStringLiteral("window/geometry")).toByteArray(); !geometry.isEmpty())
     restoreGeometry(geometry);
   setLayoutPreset(m_preset);
@@ -362,7 +367,7 @@ void MainWindow::buildActions() {
     action->setData(QLatin1String(name));
     action->setToolTip(tip);
     m_presetGroup->addAction(action);
-    connect(action, &QAction::triggered, this, [this, name = QString::fromLatin1(name)] { setLayoutPreset(name); });
+    connect(action, &QAction::triggered, this, [this, name = QString::fromLatin1(name)] { switchLayout(name); });
   };
   preset("diagnose", tr("Diagnose"), tr("Map in the middle, heads left, method right, budget and jobs below"));
   preset("tune", tr("Tune"), tr("Budget editor and heat maps large, map small"));
@@ -487,6 +492,7 @@ void MainWindow::buildTopBar() {
     });
     tab->setProperty("link", false);
     tabs->addWidget(tab);
+    m_layoutTabs.push_back(tab);
   }
   grid->addLayout(tabs, 0, 1, Qt::AlignCenter);
   auto* right = new QHBoxLayout;
@@ -534,7 +540,7 @@ void MainWindow::buildStatusBar() {
 
 void MainWindow::arrange(const QString& preset) {
   for (const auto& [id, dock] : m_docks) {
-    dock->setFloating(false);
+    if (dock->isFloating()) dock->setFloating(false);
     removeDockWidget(dock);
   }
   const auto dockOf = [this](const char* id) -> QDockWidget* {
@@ -542,7 +548,7 @@ void MainWindow::arrange(const QString& preset) {
     return it == m_docks.end() ? nullptr : it->second;
   };
   // Docks take a size only once the layout knows them; a stored layout that is restored meanwhile wins.
-  const bool stored = QSettings().contains(layoutKey(preset));
+  const bool stored = m_layouts.contains(preset);
   const auto later = [this, stored](const std::function<void()>& resize) {
     if (!stored) QTimer::singleShot(0, this, resize);
   };
@@ -604,20 +610,60 @@ void MainWindow::setLayoutPreset(const QString& name) {
   for (QAction* action : m_presetGroup->actions())
     if (action->data().toString() == name) chosen = action;
   if (chosen == nullptr) return setLayoutPreset(QStringLiteral("diagnose"));
-  if (!m_empty && !m_arranging && m_arranged) storeLayout();
-  m_preset = name;
-  chosen->setChecked(true);
-  QSettings().setValue(QStringLiteral("layout/preset"), name);
+  while (m_opening && layOutStep()) {
+  }
+  choose(*chosen);
   if (m_empty) return;  // applied when the start page goes
-  m_arranging = true;
+  {
+    const LayoutPause once({this});
+    arrangeDocks();
+    restoreDocks();
+  }
+  showCentre();
+}
+
+void MainWindow::switchLayout(const QString& name) {
+  if (m_empty || m_arranging) return setLayoutPreset(name);
+  while (m_opening && layOutStep()) {
+  }
+  choose(*actionByName(QStringLiteral("layout.%1").arg(name)));
+  if (layOutStep()) m_tellTimer.start(0);
+}
+
+void MainWindow::choose(QAction& layout) {
+  if (!m_empty && !m_arranging && m_arranged) storeLayout();
+  const QString name = layout.data().toString();
+  if (name != m_preset) rememberLater(m_session.jobs(), QStringLiteral("layout/preset"), name);
+  m_preset = name;
+  layout.setChecked(true);
+}
+
+/// Docks that move one after the other would be laid out, and animated, as often: under a LayoutPause.
+void MainWindow::arrangeDocks() {
+  const bool outer = std::exchange(m_arranging, true);
   m_arranged = true;
-  arrange(name);
-  const QByteArray state = QSettings().value(layoutKey(name)).toByteArray();
-  if (!state.isEmpty()) restoreState(state, kLayoutVersion);
-  m_arranging = false;
-  const QString front = name == QStringLiteral("tune")      ? QStringLiteral("heatmap")
-                        : name == QStringLiteral("compare") ? name
-                                                            : QStringLiteral("map");
+  const DockOptions options = dockOptions();
+  setDockOptions(options & ~DockOptions(AnimatedDocks));
+  arrange(m_preset);
+  setDockOptions(options);
+  m_arranging = outer;
+}
+
+void MainWindow::restoreDocks() {
+  const auto stored = m_layouts.find(m_preset);
+  if (stored == m_layouts.end()) return;
+  const bool outer = std::exchange(m_arranging, true);
+  const DockOptions options = dockOptions();
+  setDockOptions(options & ~DockOptions(AnimatedDocks));
+  restoreState(stored->second, kLayoutVersion);
+  setDockOptions(options);
+  m_arranging = outer;
+}
+
+void MainWindow::showCentre() {
+  const QString front = m_preset == QStringLiteral("tune")      ? QStringLiteral("heatmap")
+                        : m_preset == QStringLiteral("compare") ? m_preset
+                                                                : QStringLiteral("map");
   for (int i = 0; i < m_centreTabs->count(); ++i)
     if (m_centreTabs->tabData(i).toString() == front) m_centreTabs->setCurrentIndex(i);
   // The focus may have been in a panel that is hidden now.
@@ -625,10 +671,16 @@ void MainWindow::setLayoutPreset(const QString& name) {
   updateDockTitles();
 }
 
-void MainWindow::storeLayout() const { QSettings().setValue(layoutKey(m_preset), saveState(kLayoutVersion)); }
+void MainWindow::storeLayout() {
+  QByteArray state = saveState(kLayoutVersion);
+  if (state == m_layouts[m_preset]) return;
+  rememberLater(m_session.jobs(), layoutKey(m_preset), state);
+  m_layouts[m_preset] = std::move(state);
+}
 
 void MainWindow::resetLayout() {
-  QSettings().remove(layoutKey(m_preset));
+  m_layouts.erase(m_preset);
+  rememberLater(m_session.jobs(), layoutKey(m_preset), {});
   m_arranging = true;
   setLayoutPreset(m_preset);
   m_arranging = false;
@@ -645,35 +697,51 @@ void MainWindow::updateDockTitles() {
 void MainWindow::updateEmptyState() {
   const bool empty = nothingOpen();
   if (empty == m_empty) return;
-  if (empty) {
-    if (m_arranged) storeLayout();
-    m_empty = true;
-    for (const auto& [id, dock] : m_docks) dock->hide();
-    m_pages->setCurrentIndex(0);
-    m_start->setSizePolicy(QSizePolicy::Preferred, QSizePolicy::Preferred);
-    m_start->refreshRecent();
-    showLayoutTabs(false);
-    m_start->setFocus();
+  if (!empty) {
+    while (layOutStep()) {
+    }
     return;
   }
-  m_empty = false;
-  showLayoutTabs(true);
-  m_arranging = true;
-  {
-    const LayoutPause once({this});
-    m_pages->setCurrentIndex(1);
+  if (std::exchange(m_opening, nullptr)) setUpdatesEnabled(true);  // closed again before it was shown
+  if (m_arranged) storeLayout();
+  m_empty = true;
+  const LayoutPause once({this});
+  for (const auto& [id, dock] : m_docks) dock->hide();
+  m_pages->setCurrentIndex(0);
+  m_start->setSizePolicy(QSizePolicy::Preferred, QSizePolicy::Preferred);
+  m_start->refreshRecent();
+  showLayoutTabs(false);
+  m_start->setFocus();
+}
+
+bool MainWindow::layOutStep() {
+  if (!m_opening) {
+    // Nothing is laid out or painted until all is there.
+    m_opening = std::make_unique<LayoutPause>(std::initializer_list<QWidget*>{this});
+    setUpdatesEnabled(false);
+    m_empty = false;
+    m_restored = false;
     // A page that is not shown needs no room.
     m_start->setSizePolicy(QSizePolicy::Ignored, QSizePolicy::Ignored);
-    setLayoutPreset(m_preset);
+    arrangeDocks();
+    return true;
   }
-  m_arranging = false;
+  if (!std::exchange(m_restored, true) && m_layouts.contains(m_preset)) {
+    restoreDocks();
+    return true;
+  }
+  m_pages->setCurrentIndex(1);
+  showLayoutTabs(true);
+  showCentre();
+  m_opening.reset();
+  setUpdatesEnabled(true);
+  return false;
 }
 
 /// Layouts arrange views; the start page has none.
 void MainWindow::showLayoutTabs(bool on) {
-  for (QAction* action : m_presetGroup->actions())
-    if (auto* tab = findChild<QPushButton*>(QStringLiteral("tab.%1").arg(action->data().toString())))
-      tab->setVisible(on);
+  const LayoutPause once({this, menuWidget()});
+  for (QPushButton* tab : m_layoutTabs) tab->setVisible(on);
 }
 
 void MainWindow::showView(const QString& id) {
@@ -786,14 +854,23 @@ void MainWindow::tellViews() {
   constexpr int kTellMs = 1;
   QElapsedTimer clock;
   clock.start();
-  while (View* next = nextToTell()) {
-    const ChangeFlags what = m_untold.extract(next).mapped();
-    next->sessionChanged(what);
-    if (m_empty) makeReady(*next);
-    if (!m_untold.empty() && clock.elapsed() >= kTellMs) return m_tellTimer.start(0);
+  const bool opening = m_empty && !nothingOpen();
+  bool anything = false;
+  for (;; anything = true) {
+    if (anything && (opening || clock.elapsed() >= kTellMs)) return m_tellTimer.start(0);
+    if (!m_unready.empty()) {
+      makeReady(*m_unready.back());
+      m_unready.pop_back();
+    } else if (View* next = nextToTell()) {
+      next->sessionChanged(m_untold.extract(next).mapped());
+      if (opening) m_unready.push_back(next);
+    } else {
+      break;
+    }
   }
-  const ChangeFlags changes = std::exchange(m_telling, {});
   // Only now: laying out views that know what they show is done once, hidden ones change without any layout.
+  if ((opening || m_opening) && (anything || layOutStep())) return m_tellTimer.start(0);
+  const ChangeFlags changes = std::exchange(m_telling, {});
   updateEmptyState();
   if (changes & (ChangeFlags(Change::Trace) | Change::Profile) && !m_session.trace() &&
       !m_session.profile().isEmpty()) {
@@ -918,7 +995,7 @@ void MainWindow::chooseFile() {
   dialog->setFileMode(QFileDialog::ExistingFiles);
   connect(dialog, &QFileDialog::filesSelected, this, [this](const QStringList& files) {
     if (files.isEmpty()) return;
-    QSettings().setValue(QStringLiteral("open/directory"), QFileInfo(files.front()).absolutePath());
+    rememberLater(m_session.jobs(), QStringLiteral("open/directory"), QFileInfo(files.front()).absolutePath());
     openFiles(files);
   });
   dialog->open();
@@ -940,7 +1017,7 @@ void MainWindow::chooseImport(bool folder) {
   if (folder) dialog->setOption(QFileDialog::ShowDirsOnly);
   connect(dialog, &QFileDialog::filesSelected, this, [this](const QStringList& files) {
     if (files.isEmpty()) return;
-    QSettings().setValue(QStringLiteral("open/directory"), QFileInfo(files.front()).absolutePath());
+    rememberLater(m_session.jobs(), QStringLiteral("open/directory"), QFileInfo(files.front()).absolutePath());
     importTensors(files);
   });
   dialog->open();
@@ -1003,7 +1080,19 @@ void MainWindow::setTheme(Settings::ThemeChoice choice) {
 void MainWindow::applySettings(const Settings& settings) {
   const Settings before = m_settings;
   m_settings = settings;
-  m_settings.save();
+  m_settings.publish();
+  JobSpec spec;
+  spec.name = "Remember the settings";
+  spec.lane = Lane::Io;
+  m_session.jobs()
+      .submit<bool>(
+          std::move(spec),
+          [settings](JobContext&) {
+            settings.save();
+            return true;
+          },
+          [](const Outcome<bool>&) {})
+      .release();
   const bool dark = wantsDark(settings.theme);
   if (dark != Theme::current().dark || settings.uiScalePercent != before.uiScalePercent) {
     fonts::setScale(settings.uiScalePercent / 100.0);
@@ -1200,6 +1289,10 @@ void MainWindow::quit() {
     if (!m_empty) storeLayout();
     QSettings store;
     store.setValue(QStringLiteral("window/geometry"), saveGeometry());
+    // Jobs that would have remembered these may not come any more.
+    store.setValue(QStringLiteral("layout/preset"), m_preset);
+    for (const auto& [preset, state] : m_layouts) store.setValue(layoutKey(preset), state);
+    m_settings.save();
     if (!m_sessionFile.isEmpty()) {
       try {
         writeFileAtomically(m_sessionFile.toStdString(), QJsonDocument(saveSession()).toJson().toStdString());

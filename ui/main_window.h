@@ -7,6 +7,7 @@
 #include <QTimer>
 #include <map>
 #include <memory>
+#include <vector>
 
 #include "sparsight/core/profile.h"
 #include "ui/settings.h"
@@ -16,6 +17,7 @@ class QActionGroup;
 class QDockWidget;
 class QLabel;
 class QMenu;
+class QPushButton;
 class QStackedWidget;
 class QTabBar;
 class QToolButton;
@@ -26,6 +28,7 @@ class BannerStack;
 class DockTitle;
 class ElidedLabel;
 class HelpPanel;
+class LayoutPause;
 class ProfileActions;
 class ResultActions;
 class Session;
@@ -70,7 +73,7 @@ class MainWindow : public QMainWindow {
   /// Looks for edits that a crash left behind and offers them.
   void offerRecovery();
   /// Whether all views have what changed last; false for some turns of the event loop after a change.
-  [[nodiscard]] bool viewsAreTold() const noexcept { return m_untold.empty(); }
+  [[nodiscard]] bool viewsAreTold() const noexcept { return m_untold.empty() && !m_tellTimer.isActive(); }
   /// Applied once the next trace is open.
   void setPendingSelection(const QJsonObject& selection) { m_pendingSelection = selection; }
 
@@ -92,7 +95,7 @@ class MainWindow : public QMainWindow {
   QAction* add(QMenu* menu, const QString& name, const QString& group, const QString& text,
                const QKeySequence& key = {}, const QString& icon = {});
   void arrange(const QString& preset);
-  void storeLayout() const;
+  void storeLayout();
   void sessionChanged(ChangeFlags changes);
   /// Hands on what changed, view after view, what is looked at first; for some milliseconds, then in the next turn of
   /// the event loop, so that input and painting come between.
@@ -100,6 +103,15 @@ class MainWindow : public QMainWindow {
   [[nodiscard]] View* nextToTell() const;
   void makeReady(View& view);
   void updateEmptyState();
+  /// As setLayoutPreset, in several turns of the event loop.
+  void switchLayout(const QString& name);
+  /// The docks of the layout, its stored state, then what is between them in place of the start page: one of these at a
+  /// time, each a turn of the event loop. False: it is done.
+  bool layOutStep();
+  void choose(QAction& layout);
+  void arrangeDocks();
+  void restoreDocks();
+  void showCentre();
   void showLayoutTabs(bool on);
   void updateTitle();
   void updateDockTitles();
@@ -131,6 +143,9 @@ class MainWindow : public QMainWindow {
   BannerStack* m_banners = nullptr;
   QStackedWidget *m_pages = nullptr, *m_centre = nullptr;
   QTabBar* m_centreTabs = nullptr;
+  std::vector<QPushButton*> m_layoutTabs;
+  std::unique_ptr<LayoutPause> m_opening;  ///< while layOutStep is not done
+  bool m_restored = false;
   StartPage* m_start = nullptr;
   HelpPanel* m_help = nullptr;
   std::unique_ptr<ProfileActions> m_profileActions;
@@ -141,9 +156,11 @@ class MainWindow : public QMainWindow {
   ElidedLabel* m_fileLabel = nullptr;
   QLabel *m_backendLabel = nullptr, *m_partsLabel = nullptr, *m_unsavedLabel = nullptr, *m_hintLabel = nullptr;
   QString m_preset = QStringLiteral("diagnose"), m_sessionFile;
+  std::map<QString, QByteArray> m_layouts;  ///< by preset, as the user left them
   View* m_lastView = nullptr;
   QTimer m_statusTimer, m_tellTimer;
   std::map<View*, ChangeFlags> m_untold;
+  std::vector<View*> m_unready;  ///< told behind the start page
   ChangeFlags m_telling;
   bool m_empty = true, m_closing = false, m_quitWhenIdle = false, m_arranging = false, m_arranged = false;
   QJsonObject m_pendingSelection, m_pendingViews;

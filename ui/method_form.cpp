@@ -14,6 +14,7 @@
 #include <string_view>
 
 #include "ui/icons.h"
+#include "ui/layout_pause.h"
 #include "ui/section_label.h"
 #include "ui/theme.h"
 
@@ -26,6 +27,10 @@ constexpr std::array<std::string_view, 8> kAdvanced{
     "sample_mse_max_row", "zero_step_kmeans_init", "align"};
 
 QString text(const std::string& s) { return QString::fromStdString(s); }
+
+bool isAdvanced(const ParamSpec& spec) {
+  return std::find(kAdvanced.begin(), kAdvanced.end(), spec.name) != kAdvanced.end();
+}
 
 QString labelOf(const ParamSpec& spec) {
   // "sparsity" means kept in one method and skipped in another: where the unambiguous alias exists, that is the name.
@@ -64,10 +69,25 @@ void setInvalid(QWidget* editor, bool invalid) {
 }  // namespace
 
 MethodForm::MethodForm(QWidget* parent) : QWidget(parent), m_layout(new QGridLayout(this)) {
-  m_layout->setContentsMargins(0, 0, 0, 0);
-  m_layout->setHorizontalSpacing(Theme::kUnit);
-  m_layout->setVerticalSpacing(Theme::kUnit);
-  m_layout->setColumnStretch(0, 1);
+  const auto arrange = [](QGridLayout& grid) {
+    grid.setContentsMargins(0, 0, 0, 0);
+    grid.setHorizontalSpacing(Theme::kUnit);
+    grid.setVerticalSpacing(Theme::kUnit);
+    grid.setColumnStretch(0, 1);
+  };
+  arrange(*m_layout);
+  m_more = new QToolButton(this);
+  m_more->setObjectName(QStringLiteral("moreParameters"));
+  m_more->setToolButtonStyle(Qt::ToolButtonTextBesideIcon);
+  m_more->setAutoRaise(true);
+  m_more->hide();
+  m_advanced = new QWidget(this);
+  arrange(*new QGridLayout(m_advanced));
+  m_advanced->hide();
+  connect(m_more, &QToolButton::clicked, this, [this] {
+    m_folded = !m_folded;
+    updateFold();
+  });
 }
 
 void MethodForm::setMethod(const Method& method, const TraceInfo* trace) {
@@ -75,135 +95,177 @@ void MethodForm::setMethod(const Method& method, const TraceInfo* trace) {
                                              : method.defaultsFor(*trace, ParamSet::parse(method.params(), {})));
 }
 
-void MethodForm::setSpecs(std::span<const ParamSpec> specs, std::map<std::string, std::string, std::less<>> defaults) {
-  m_specs = specs;
-  for (Row& row : m_rows)
-    for (QWidget* widget : row.widgets) delete widget;
-  m_rows.clear();
-  delete m_more;
-  m_more = nullptr;
-  delete m_advanced;
-  m_advanced = nullptr;
-  m_defaults = std::move(defaults);
-  const auto isAdvanced = [](const ParamSpec& spec) {
-    return std::find(kAdvanced.begin(), kAdvanced.end(), spec.name) != kAdvanced.end();
-  };
-  const auto defaultOf = [this](const ParamSpec& spec) {
-    const auto it = m_defaults.find(spec.name);
-    return it == m_defaults.end() ? spec.defaultValue : it->second;
-  };
-  bool anyAdvanced = false;
-  for (const ParamSpec& spec : specs) {
-    if (isAdvanced(spec))
-      anyAdvanced = true;
-    else
-      addRow(spec, defaultOf(spec), false);
-  }
-  if (anyAdvanced) {
-    m_more = new QToolButton(this);
-    m_more->setObjectName(QStringLiteral("moreParameters"));
-    m_more->setToolButtonStyle(Qt::ToolButtonTextBesideIcon);
-    m_more->setAutoRaise(true);
-    m_layout->addWidget(m_more, m_layout->rowCount(), 0, 1, 3, Qt::AlignLeft);
-    m_advanced = new QWidget(this);
-    auto* grid = new QGridLayout(m_advanced);
-    grid->setContentsMargins(0, 0, 0, 0);
-    grid->setHorizontalSpacing(m_layout->horizontalSpacing());
-    grid->setVerticalSpacing(m_layout->verticalSpacing());
-    grid->setColumnStretch(0, 1);
-    m_layout->addWidget(m_advanced, m_layout->rowCount(), 0, 1, 3);
-    connect(m_more, &QToolButton::clicked, this, [this] {
-      m_folded = !m_folded;
-      updateFold();
+MethodForm::Editor MethodForm::editorOf(ParamType type) {
+  return type == ParamType::Choice ? Editor::Choice : type == ParamType::Bool ? Editor::Check : Editor::Line;
+}
+
+void MethodForm::prepare(std::span<const ParamSpec> specs) {
+  std::map<std::pair<Editor, bool>, std::ptrdiff_t> needed;
+  for (const ParamSpec& spec : specs) ++needed[{editorOf(spec.type), isAdvanced(spec)}];
+  for (const auto& [what, count] : needed) {
+    const auto [kind, advanced] = what;
+    auto have = std::count_if(m_pool.begin(), m_pool.end(), [kind = kind, advanced = advanced](const auto& row) {
+      return row->kind == kind && row->advanced == advanced;
     });
-    for (const ParamSpec& spec : specs)
-      if (isAdvanced(spec)) addRow(spec, defaultOf(spec), true);
-    updateFold();
+    for (; have < count; ++have) makeRow(kind, advanced);
   }
 }
 
-void MethodForm::addRow(const ParamSpec& spec, const std::string& defaultValue, bool advanced) {
-  Row row;
-  QWidget* holder = advanced ? m_advanced : this;
-  QGridLayout* grid = advanced ? static_cast<QGridLayout*>(m_advanced->layout()) : m_layout;
-  row.spec = &spec;
-  row.defaultValue = defaultValue;
+void MethodForm::setSpecs(std::span<const ParamSpec> specs, std::map<std::string, std::string, std::less<>> defaults) {
+  const LayoutPause once({this, m_advanced});
+  m_specs = specs;
+  m_defaults = std::move(defaults);
+  m_rows.clear();
+  // A row keeps its place where the next parameter there is of the same kind.
+  std::vector<Row*> before;
+  for (const auto& row : m_pool) {
+    if (row->spec != nullptr) before.push_back(row.get());
+    row->spec = nullptr;
+  }
+  int line = 0, advancedLine = 0;
+  QWidget* last = nullptr;
+  const auto follow = [&last](QWidget* next) {
+    if (last != nullptr) QWidget::setTabOrder(last, next);
+    last = next;
+  };
+  bool anyAdvanced = false;
+  for (const bool advanced : {false, true}) {
+    for (const ParamSpec& spec : specs) {
+      if (isAdvanced(spec) != advanced) continue;
+      if (advanced && !anyAdvanced) {
+        anyAdvanced = true;
+        follow(m_more);
+      }
+      const auto given = m_defaults.find(spec.name);
+      Row& row = takeRow(editorOf(spec.type), advanced);
+      dress(row, spec, given == m_defaults.end() ? spec.defaultValue : given->second,
+            (advanced ? advancedLine : line)++);
+      follow(row.reset);
+      follow(row.editor);
+    }
+  }
+  for (Row* row : before)
+    if (row->spec == nullptr) undress(*row);
+  m_layout->removeWidget(m_more);
+  m_layout->removeWidget(m_advanced);
+  m_layout->addWidget(m_more, 2 * line, 0, 1, 3, Qt::AlignLeft);
+  m_layout->addWidget(m_advanced, 2 * line + 1, 0, 1, 3);
+  m_more->setVisible(anyAdvanced);
+  m_advanced->setVisible(anyAdvanced && !m_folded);
+  if (anyAdvanced) updateFold();
+}
+
+MethodForm::Row& MethodForm::takeRow(Editor kind, bool advanced) {
+  for (const auto& row : m_pool)
+    if (row->spec == nullptr && row->kind == kind && row->advanced == advanced) return *row;
+  return makeRow(kind, advanced);
+}
+
+MethodForm::Row& MethodForm::makeRow(Editor kind, bool advanced) {
+  Row& row = *m_pool.emplace_back(std::make_unique<Row>());
+  row.kind = kind;
   row.advanced = advanced;
-  // Published names are long: they may break after an underscore.
-  QString name = labelOf(spec);
-  auto* label = new WrapLabel(name.replace(QLatin1Char('_'), QStringLiteral("_\u200B")), holder);
-  label->setToolTip(tooltipOf(spec, defaultValue));
-  label->setMinimumWidth(40);
-  label->setSizePolicy(QSizePolicy::Ignored, QSizePolicy::Preferred);
-  const std::size_t index = m_rows.size();
-  switch (spec.type) {
-    case ParamType::Choice: {
-      auto* combo = new QComboBox(holder);
-      for (const std::string& choice : spec.choices) combo->addItem(text(choice));
-      connect(combo, &QComboBox::currentIndexChanged, this, [this, index] { edited(index); });
+  QWidget* holder = advanced ? m_advanced : this;
+  // A row of its own: one wide editor must not squeeze the names of all the others. Parts are children of the box from
+  // the start: a new parent means new styles.
+  row.box = new QWidget(holder);
+  row.box->hide();
+  row.label = new WrapLabel(row.box);
+  row.label->setMinimumWidth(40);
+  row.label->setSizePolicy(QSizePolicy::Ignored, QSizePolicy::Preferred);
+  row.reset = new QToolButton(row.box);
+  switch (kind) {
+    case Editor::Choice: {
+      auto* combo = new QComboBox(row.box);
+      connect(combo, &QComboBox::currentIndexChanged, this, [this, &row] { edited(row); });
       row.editor = combo;
       break;
     }
-    case ParamType::Bool: {
-      auto* check = new QCheckBox(holder);
-      connect(check, &QCheckBox::toggled, this, [this, index] { edited(index); });
+    case Editor::Check: {
+      auto* check = new QCheckBox(row.box);
+      connect(check, &QCheckBox::toggled, this, [this, &row] { edited(row); });
       row.editor = check;
       break;
     }
-    case ParamType::Int:
-    case ParamType::Real:
-    case ParamType::Text:
-    case ParamType::IntList: {
-      auto* line = new QLineEdit(holder);
-      if (spec.type != ParamType::Text) line->setAlignment(Qt::AlignRight);
-      line->setPlaceholderText(defaultValue.empty() ? tr("none") : QString());
-      connect(line, &QLineEdit::textChanged, this, [this, index] { edited(index); });
+    case Editor::Line: {
+      auto* line = new QLineEdit(row.box);
+      connect(line, &QLineEdit::textChanged, this, [this, &row] { edited(row); });
       row.editor = line;
       break;
     }
   }
-  row.editor->setObjectName(QStringLiteral("param.%1").arg(text(spec.name)));
-  row.editor->setAccessibleName(labelOf(spec));
-  row.editor->setAccessibleDescription(text(spec.meaning));
-  row.editor->setToolTip(label->toolTip());
-  row.editor->setFixedWidth(spec.type == ParamType::Bool
-                                ? 24
-                                : static_cast<int>((spec.type == ParamType::Choice ? 116 : 84) * fonts::scale()));
-  label->setBuddy(row.editor);
-  row.reset = new QToolButton(holder);
+  row.label->setBuddy(row.editor);
   row.reset->setIcon(themedIcon(QStringLiteral("reset")));
   row.reset->setIconSize(QSize(12, 12));
-  row.reset->setToolTip(tr("Back to the default, %1").arg(defaultValue.empty() ? tr("none") : text(defaultValue)));
-  row.reset->setAccessibleName(tr("Reset %1").arg(text(spec.name)));
   QSizePolicy keepSpace = row.reset->sizePolicy();
   keepSpace.setRetainSizeWhenHidden(true);
   row.reset->setSizePolicy(keepSpace);
+  row.reset->hide();
+  connect(row.reset, &QToolButton::clicked, this, [this, &row] {
+    setValue(row, row.defaultValue);
+    edited(row);
+  });
   row.error = new NoteLabel(holder);
   row.error->setRole(NoteLabel::Role::Error);
-  row.error->setObjectName(QStringLiteral("error.%1").arg(text(spec.name)));
+  row.error->setObjectName(QStringLiteral("error."));
   row.error->hide();
-  const int line = grid->rowCount();
-  // A row of its own: one wide editor must not squeeze the names of all the others.
-  auto* box = new QWidget(holder);
-  auto* across = new QHBoxLayout(box);
+  auto* across = new QHBoxLayout(row.box);
   across->setContentsMargins(0, 0, 0, 0);
   across->setSpacing(2);
-  across->addWidget(label, 1);
+  across->addWidget(row.label, 1);
   across->addWidget(row.reset);
   across->addWidget(row.editor);
-  row.widgets = {box, row.error};  // the box owns the rest
-  grid->addWidget(box, line, 0, 1, 3);
-  grid->addWidget(row.error, line + 1, 0, 1, 3);
-  connect(row.reset, &QToolButton::clicked, this, [this, index] {
-    setValue(m_rows[index], m_rows[index].defaultValue);
-    edited(index);
-  });
+  return row;
+}
+
+void MethodForm::dress(Row& row, const ParamSpec& spec, const std::string& defaultValue, int line) {
+  row.spec = &spec;
+  row.defaultValue = defaultValue;
+  m_rows.push_back(&row);
+  // Published names are long: they may break after an underscore.
+  const QString shown = labelOf(spec), tip = tooltipOf(spec, defaultValue);
+  row.label->setText(QString(shown).replace(QLatin1Char('_'), QStringLiteral("_\u200B")));
+  row.label->setToolTip(tip);
   {
-    const QSignalBlocker blocker(row.editor);
+    const QSignalBlocker quiet(row.editor);
+    if (auto* combo = qobject_cast<QComboBox*>(row.editor)) {
+      QStringList choices;
+      for (const std::string& choice : spec.choices) choices << text(choice);
+      combo->clear();
+      combo->addItems(choices);
+    } else if (auto* edit = qobject_cast<QLineEdit*>(row.editor)) {
+      edit->setAlignment(spec.type == ParamType::Text ? Qt::AlignLeft | Qt::AlignVCenter
+                                                      : Qt::AlignRight | Qt::AlignVCenter);
+      edit->setPlaceholderText(defaultValue.empty() ? tr("none") : QString());
+    }
     setValue(row, defaultValue);
   }
+  row.editor->setObjectName(QStringLiteral("param.%1").arg(text(spec.name)));
+  row.editor->setAccessibleName(shown);
+  row.editor->setAccessibleDescription(text(spec.meaning));
+  row.editor->setToolTip(tip);
+  row.editor->setFixedWidth(
+      row.kind == Editor::Check ? 24 : static_cast<int>((row.kind == Editor::Choice ? 116 : 84) * fonts::scale()));
+  row.reset->setToolTip(tr("Back to the default, %1").arg(defaultValue.empty() ? tr("none") : text(defaultValue)));
+  row.reset->setAccessibleName(tr("Reset %1").arg(text(spec.name)));
   row.reset->hide();
-  m_rows.push_back(std::move(row));
+  row.error->setObjectName(QStringLiteral("error.%1").arg(text(spec.name)));
+  row.error->hide();
+  row.valid = true;
+  setInvalid(row.editor, false);
+  auto* grid = row.advanced ? static_cast<QGridLayout*>(m_advanced->layout()) : m_layout;
+  grid->removeWidget(row.box);
+  grid->removeWidget(row.error);
+  grid->addWidget(row.box, 2 * line, 0, 1, 3);
+  grid->addWidget(row.error, 2 * line + 1, 0, 1, 3);
+  row.box->show();
+}
+
+void MethodForm::undress(Row& row) {
+  row.editor->setObjectName(QString());
+  row.error->setObjectName(QStringLiteral("error."));
+  row.box->hide();
+  row.error->hide();
 }
 
 std::string MethodForm::valueOf(const Row& row) {
@@ -222,8 +284,7 @@ void MethodForm::setValue(Row& row, const std::string& value) {
     qobject_cast<QLineEdit*>(row.editor)->setText(text(value));
 }
 
-void MethodForm::edited(std::size_t index) {
-  Row& row = m_rows[index];
+void MethodForm::edited(Row& row) {
   validate(row);
   bool isDefault = valueOf(row) == row.defaultValue;
   if (qobject_cast<QCheckBox*>(row.editor) != nullptr) {
@@ -254,11 +315,11 @@ void MethodForm::validate(Row& row) {
 
 QStringList MethodForm::assignments() const {
   QStringList list;
-  for (const Row& row : m_rows)
-    if (!row.reset->isHidden() || valueOf(row) != row.defaultValue) {
-      const std::string value = valueOf(row);
-      if (qobject_cast<QCheckBox*>(row.editor) != nullptr && row.reset->isHidden()) continue;
-      list << text(row.spec->name) + QLatin1Char('=') + text(value);
+  for (const Row* row : m_rows)
+    if (!row->reset->isHidden() || valueOf(*row) != row->defaultValue) {
+      const std::string value = valueOf(*row);
+      if (qobject_cast<QCheckBox*>(row->editor) != nullptr && row->reset->isHidden()) continue;
+      list << text(row->spec->name) + QLatin1Char('=') + text(value);
     }
   return list;
 }
@@ -266,23 +327,23 @@ QStringList MethodForm::assignments() const {
 void MethodForm::setAssignments(const QStringList& assignments) {
   for (const QString& assignment : assignments) {
     const std::string name = assignment.section(QLatin1Char('='), 0, 0).toStdString();
-    for (Row& row : m_rows)
-      if (row.spec->name == name) setValue(row, assignment.section(QLatin1Char('='), 1).toStdString());
+    for (Row* row : m_rows)
+      if (row->spec->name == name) setValue(*row, assignment.section(QLatin1Char('='), 1).toStdString());
   }
 }
 
 bool MethodForm::isValid() const {
-  return std::all_of(m_rows.begin(), m_rows.end(), [](const Row& row) { return row.valid; });
+  return std::all_of(m_rows.begin(), m_rows.end(), [](const Row* row) { return row->valid; });
 }
 
 void MethodForm::focusFirstError() {
-  for (const Row& row : m_rows)
-    if (!row.valid) {
-      if (row.advanced && m_folded) {
+  for (const Row* row : m_rows)
+    if (!row->valid) {
+      if (row->advanced && m_folded) {
         m_folded = false;
         updateFold();
       }
-      row.editor->setFocus();
+      row->editor->setFocus();
       return;
     }
 }
@@ -300,16 +361,16 @@ ParamSet MethodForm::params() const {
 }
 
 void MethodForm::resetAll() {
-  for (std::size_t i = 0; i < m_rows.size(); ++i) {
-    setValue(m_rows[i], m_rows[i].defaultValue);
-    edited(i);
+  for (Row* row : m_rows) {
+    setValue(*row, row->defaultValue);
+    edited(*row);
   }
 }
 
 void MethodForm::updateFold() {
   int changed = 0;
-  for (const Row& row : m_rows)
-    if (row.advanced && valueOf(row) != row.defaultValue) ++changed;
+  for (const Row* row : m_rows)
+    if (row->advanced && valueOf(*row) != row->defaultValue) ++changed;
   m_advanced->setVisible(!m_folded);
   m_more->setText(m_folded ? (changed > 0 ? tr("More parameters (%1 changed)").arg(changed) : tr("More parameters"))
                            : tr("Fewer parameters"));

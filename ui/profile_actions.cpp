@@ -22,6 +22,7 @@
 #include "ui/dialogs/profile_facts_dialog.h"
 #include "ui/icons.h"
 #include "ui/session.h"
+#include "ui/settings.h"
 
 namespace sparsight {
 namespace {
@@ -49,18 +50,7 @@ QString startDirectory(Session& session) {
 }
 
 void rememberDirectory(Session& session, const QString& path) {
-  JobSpec spec;  // writing settings is writing a file
-  spec.name = "Remember the folder";
-  spec.lane = Lane::Io;
-  session.jobs()
-      .submit<bool>(
-          std::move(spec),
-          [path](JobContext&) {
-            QSettings().setValue(QLatin1String(kDirKey), QFileInfo(path).absolutePath());
-            return true;
-          },
-          [](const Outcome<bool>&) {})
-      .release();
+  rememberLater(session.jobs(), QLatin1String(kDirKey), QFileInfo(path).absolutePath());
 }
 
 QString remarks(const std::vector<CsvIssue>& issues) {

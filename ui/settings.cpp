@@ -7,11 +7,16 @@
 #include <QSettings>
 #include <QThread>
 #include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "sparsight/core/job.h"
 
 namespace sparsight {
 namespace {
 constexpr int kRecentLimit = 12;
 constexpr auto kRecentKey = "recent/files";
+std::optional<Settings> g_published;  // GUI thread only
 
 QString themeName(Settings::ThemeChoice choice) {
   switch (choice) {
@@ -72,6 +77,27 @@ void Settings::save() const {
   store.setValue(QStringLiteral("look/reducedMotion"), reducedMotion);
   store.setValue(QStringLiteral("keys/singleLetters"), singleKeyShortcuts);
   store.setValue(QStringLiteral("session/restore"), restoreSession);
+}
+
+Settings Settings::current() { return g_published ? *g_published : load(); }
+
+void Settings::publish() const { g_published = *this; }
+
+void rememberLater(JobQueue& jobs, const QString& key, const QVariant& value) {
+  JobSpec spec;
+  spec.name = "Remember " + key.toStdString();
+  spec.lane = Lane::Io;
+  jobs.submit<bool>(
+          std::move(spec),
+          [key, value](JobContext&) {
+            if (value.isValid())
+              QSettings().setValue(key, value);
+            else
+              QSettings().remove(key);
+            return true;
+          },
+          [](const Outcome<bool>&) {})
+      .release();
 }
 
 int Settings::effectiveThreads() const { return threads > 0 ? threads : std::max(1, QThread::idealThreadCount() - 1); }

@@ -5,8 +5,11 @@
 #include <QJsonObject>
 #include <QString>
 #include <QStringList>
+#include <QVariant>
 
 namespace sparsight {
+
+class JobQueue;
 
 /// What the user chose, kept in the user's configuration directory. A value: load, change, save.
 struct Settings {
@@ -26,12 +29,18 @@ struct Settings {
   bool singleKeyShortcuts = true;  ///< single letters in maps and grids
   bool restoreSession = true;
 
-  [[nodiscard]] static Settings load();
-  void save() const;
+  [[nodiscard]] static Settings load();  ///< from the file
+  void save() const;                     ///< waits for the disk
+  /// Those of the running program: what publish() was given last, else load().
+  [[nodiscard]] static Settings current();
+  void publish() const;
   /// Threads of the computing core: all but one core, at least 1, unless chosen.
   [[nodiscard]] int effectiveThreads() const;
   friend bool operator==(const Settings&, const Settings&) = default;
 };
+
+/// Remembers a value beside the settings, by a job: writing the file waits for the disk. An invalid value forgets.
+void rememberLater(JobQueue& jobs, const QString& key, const QVariant& value);
 
 /// Light or dark, as the choice and, for System, the desktop's palette say.
 [[nodiscard]] bool wantsDark(Settings::ThemeChoice choice);

@@ -11,6 +11,7 @@
 #include <QVBoxLayout>
 #include <algorithm>
 
+#include "ui/layout_pause.h"
 #include "ui/section_label.h"
 #include "ui/theme.h"
 
@@ -127,6 +128,7 @@ void StagePanel::addFact(const QString& name, const QString& value) {
 }
 
 void StagePanel::setStage(const Stage& stage) {
+  const LayoutPause once({this});
   m_chapter->setText(text(stage.chapter).toUpper());
   m_title->setText(text(stage.title));
   m_text->setText(text(stage.text));

@@ -400,32 +400,41 @@ QColor Theme::classColor(HeadClass c) const {
   return secondary;
 }
 
-namespace fonts {
-QFont base() { return sans(13); }
-QFont secondary() { return sans(11); }
-QFont title() {
-  QFont font = sans(13);
-  font.setWeight(QFont::DemiBold);
-  return font;
-}
-QFont dockTitle() {
-  QFont font = sans(11);
-  font.setWeight(QFont::DemiBold);
-  font.setCapitalization(QFont::AllUppercase);
-  font.setLetterSpacing(QFont::PercentageSpacing, 104);
-  return font;
-}
-QFont tabular() {
-  QFont font = sans(13);
-  if (tabularFamily() == font.family()) return font;
+namespace {
+/// Made once for a scale: painting asks for them all the time, and looking a family up takes a while.
+struct Fonts {
+  QFont base, secondary, title, dockTitle, tabular;
+};
+const Fonts& fontsNow() {
+  static double madeFor = 0;
+  static Fonts all;
+  if (madeFor == g_scale) return all;
+  madeFor = g_scale;
+  all.base = all.title = sans(13);
+  all.secondary = all.dockTitle = sans(11);
+  all.title.setWeight(QFont::DemiBold);
+  all.dockTitle.setWeight(QFont::DemiBold);
+  all.dockTitle.setCapitalization(QFont::AllUppercase);
+  all.dockTitle.setLetterSpacing(QFont::PercentageSpacing, 104);
+  all.tabular = all.base;
+  if (tabularFamily() == all.base.family()) return all;
   // Another family beside the text: as high as its digits, whatever that family calls 13 px.
-  const QFontMetricsF text(font);
-  font.setFamily(tabularFamily());
-  const qreal height = QFontMetricsF(font).tightBoundingRect(QStringLiteral("0")).height();
+  const QFontMetricsF text(all.base);
+  all.tabular.setFamily(tabularFamily());
+  const qreal height = QFontMetricsF(all.tabular).tightBoundingRect(QStringLiteral("0")).height();
   const qreal wanted = text.tightBoundingRect(QStringLiteral("0")).height();
-  if (height > 0) font.setPixelSize(std::max(8, static_cast<int>(std::lround(font.pixelSize() * wanted / height))));
-  return font;
+  if (height > 0)
+    all.tabular.setPixelSize(std::max(8, static_cast<int>(std::lround(all.base.pixelSize() * wanted / height))));
+  return all;
 }
+}  // namespace
+
+namespace fonts {
+QFont base() { return fontsNow().base; }
+QFont secondary() { return fontsNow().secondary; }
+QFont title() { return fontsNow().title; }
+QFont dockTitle() { return fontsNow().dockTitle; }
+QFont tabular() { return fontsNow().tabular; }
 void setScale(double factor) { g_scale = std::clamp(factor, 0.8, 2.0); }
 double scale() { return g_scale; }
 }  // namespace fonts

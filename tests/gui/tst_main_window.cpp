@@ -129,6 +129,41 @@ class TstMainWindow : public QObject {
     QVERIFY(dock(QStringLiteral("method"))->isVisible());
   }
 
+  void noLayoutPutsOneThingOverAnother() {
+    const auto apart = [this](const QString& when) {
+      const QRect inside = m_window->rect();
+      std::vector<std::pair<QString, QRect>> parts{{QStringLiteral("centre"), m_window->centralWidget()->geometry()}};
+      for (const QDockWidget* each : m_window->findChildren<QDockWidget*>())
+        // Behind another tab a dock lies above the window.
+        if (each->isVisible() && each->geometry().bottom() > 0)
+          parts.emplace_back(each->objectName(), each->geometry());
+      QVERIFY2(parts.size() > 1, qPrintable(when));
+      for (std::size_t i = 0; i < parts.size(); ++i) {
+        QVERIFY2(inside.contains(parts[i].second), qPrintable(when + parts[i].first));
+        for (std::size_t j = 0; j < i; ++j)
+          QVERIFY2(!parts[i].second.intersects(parts[j].second),
+                   qPrintable(when + parts[i].first + QLatin1Char(' ') + parts[j].first));
+      }
+    };
+    const QStringList layouts{QStringLiteral("compare"), QStringLiteral("tune"), QStringLiteral("teach"),
+                              QStringLiteral("diagnose")};
+    // The one that a trace is opened into, first and with what was stored of it, and those that are switched to.
+    for (const QString& name : layouts + layouts) {
+      m_window->setLayoutPreset(name);
+      openTrace();
+      apart(QStringLiteral("opened: ") + name + QLatin1Char(' '));
+      m_session->closeTrace();
+      QVERIFY(eventually([&] { return m_window->findChild<QWidget*>(QStringLiteral("startPage"))->isVisible(); }));
+    }
+    openTrace();
+    for (const QString& name : layouts + layouts) {
+      m_window->actionByName(QStringLiteral("layout.%1").arg(name))->trigger();
+      QVERIFY(eventually([&] { return m_window->viewsAreTold(); }));
+      QTest::qWait(30);
+      apart(QStringLiteral("switched: ") + name + QLatin1Char(' '));
+    }
+  }
+
   void aFailedOpenIsSaidInPlace() {
     openTrace();
     const auto before = m_session->trace();

@@ -111,9 +111,9 @@ ValueRange ColorBar::ownDomain() const {
       for (int code = kCodeFirst; code < kValueCodes && total > 0; ++code) {
         const double before = seen;
         seen += (*m_histogram)[static_cast<std::size_t>(code)];
-        const double value = std::log10(decodeValue(static_cast<ValueCode>(code)));
-        if (before < 0.001 * total && seen >= 0.001 * total) low = std::min(low, value);
-        if (before < 0.999 * total && seen >= 0.999 * total) high = std::max(high, value);
+        const auto value = [code] { return std::log10(decodeValue(static_cast<ValueCode>(code))); };
+        if (before < 0.001 * total && seen >= 0.001 * total) low = std::min(low, value());
+        if (before < 0.999 * total && seen >= 0.999 * total) high = std::max(high, value());
       }
     }
     low = std::min(std::max(low, -12.0), std::log10(range.minimum));
@@ -140,13 +140,17 @@ void ColorBar::rebinHistogram() {
   const int height = barRect().height();
   m_bins.assign(static_cast<std::size_t>(std::max(1, height / 3)), 0.0F);
   if (!m_histogram) return;
-  for (int code = kCodeFirst; code < kValueCodes; ++code) {
-    const std::uint32_t count = (*m_histogram)[static_cast<std::size_t>(code)];
-    if (count == 0) continue;
-    const double t = m_domain.fraction(decodeValue(static_cast<ValueCode>(code)));
-    if (t < 0.0 || t > 1.0) continue;
-    const auto bin = std::min(m_bins.size() - 1, static_cast<std::size_t>(t * static_cast<double>(m_bins.size())));
-    m_bins[bin] += static_cast<float>(count);
+  // Codes rise with the value: a bin is a range of them, and no value needs to be decoded.
+  const auto codeAt = [this](std::size_t edge) {
+    const double value = m_domain.valueAt(static_cast<double>(edge) / static_cast<double>(m_bins.size()));
+    return std::max<int>(kCodeFirst, encodeValue(static_cast<float>(value)));
+  };
+  int code = codeAt(0);
+  for (std::size_t bin = 0; bin < m_bins.size(); ++bin) {
+    const int end = codeAt(bin + 1) + (bin + 1 == m_bins.size() ? 1 : 0);
+    double count = 0;
+    for (; code < end; ++code) count += (*m_histogram)[static_cast<std::size_t>(code)];
+    m_bins[bin] = static_cast<float>(count);
   }
   // Square root: a few bright cells stay visible beside a mass of dark ones.
   float largest = 0;

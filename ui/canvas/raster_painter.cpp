@@ -107,7 +107,10 @@ void RasterSurface::paintEvent(QPaintEvent*) {
     m_frameVersion = scene.version;
   }
   QPainter painter(this);
+  // Every pixel is there: copied, not blended.
+  painter.setCompositionMode(QPainter::CompositionMode_Source);
   painter.drawImage(QPointF(0, 0), m_frame);
+  painter.setCompositionMode(QPainter::CompositionMode_SourceOver);
   m_source.paintDecorations(painter, size());
 }
 

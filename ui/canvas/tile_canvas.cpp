@@ -35,6 +35,7 @@ std::size_t at(Index i) { return static_cast<std::size_t>(i); }
 TileCanvas::TileCanvas(JobQueue& jobs, QWidget* parent, std::optional<Renderer> renderer)
     : QWidget(parent), m_jobs(jobs), m_tag("canvas" + std::to_string(nextCanvas())) {
   setMouseTracking(true);
+  setAttribute(Qt::WA_OpaquePaintEvent);
   setFocusPolicy(Qt::StrongFocus);
   setMinimumSize(200, 150);
   setAccessibleName(tr("Attention map"));
@@ -212,9 +213,7 @@ void TileCanvas::setTileLimit(Index bytes) {
 
 void TileCanvas::updateLut() {
   m_lutDark = Theme::current().dark;
-  // A table takes milliseconds; canvases side by side have the same.
-  const bool shared = m_source && m_source->m_colors == m_colors && m_source->m_lutDark == m_lutDark;
-  m_lut = shared ? m_source->m_lut : std::make_shared<const ColorLut>(m_colors, Theme::current());
+  m_lut = ColorLut::shared(m_colors, Theme::current());
   m_bar->setLut(m_lut);
   updateBar();
   invalidateScene();
@@ -735,7 +734,11 @@ void TileCanvas::setViewport(MapViewport viewport, bool remember) {
   m_view = next;
   updateBar();
   invalidateScene();
-  update();
+  // Axes, strips and readout; the map is the scene's, the scale stays.
+  QRegion around(rect());
+  around -= m_surface->widget()->geometry();
+  if (m_bar->isVisible()) around -= m_bar->geometry();
+  update(around);
   Q_EMIT optionsChanged();
 }
 

@@ -45,7 +45,7 @@ void TileCanvas::changeEvent(QEvent* event) {
   }
 }
 
-void TileCanvas::paintEvent(QPaintEvent*) {
+void TileCanvas::paintEvent(QPaintEvent* event) {
   const Theme& theme = Theme::current();
   QPainter painter(this);
   painter.fillRect(rect(), theme.window);
@@ -63,9 +63,12 @@ void TileCanvas::paintEvent(QPaintEvent*) {
     return;
   }
   painter.setRenderHint(QPainter::Antialiasing);
-  paintAxes(painter);
-  paintStrips(painter);
-  paintReadout(painter);
+  // The readout changes with every move of the mouse, the rest does not.
+  const QRect below(0, m_plot.bottom() + 1, width(), height() - m_plot.bottom());
+  const QRect beside = m_stripArea.adjusted(-8, -m_stripArea.top(), 16, 4 + QFontMetrics(fonts::secondary()).height());
+  if (!(QRegion(rect()) - below).intersected(event->region()).isEmpty()) paintAxes(painter);
+  if (beside.intersects(event->region().boundingRect())) paintStrips(painter);
+  if (below.intersects(event->region().boundingRect())) paintReadout(painter);
   painter.setPen(QPen(hasFocus() ? theme.accent : theme.line, 1));
   painter.setBrush(Qt::NoBrush);
   painter.drawRect(QRectF(m_plot).adjusted(-0.5, -0.5, 0.5, 0.5));

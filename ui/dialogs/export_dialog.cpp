@@ -22,6 +22,7 @@
 #include <QVBoxLayout>
 #include <algorithm>
 #include <filesystem>
+#include <utility>
 #include <vector>
 
 #include "sparsight/core/files.h"
@@ -32,6 +33,7 @@
 #include "ui/method_form.h"
 #include "ui/section_label.h"
 #include "ui/session.h"
+#include "ui/settings.h"
 #include "ui/theme.h"
 
 namespace sparsight {
@@ -171,11 +173,10 @@ ExportDialog::ExportDialog(Session& session, QWidget* parent) : QDialog(parent),
   const ProfileDocument& document = m_session.profile();
   QString base =
       document.filePath().isEmpty() ? QStringLiteral("profile") : QFileInfo(document.filePath()).completeBaseName();
-  QString dir = settings.value(QLatin1String(kDirKey)).toString();
-  if (dir.isEmpty() || !QFileInfo(dir).isDir()) {
-    dir = document.filePath().isEmpty() ? QDir::homePath() : QFileInfo(document.filePath()).absolutePath();
-  }
-  m_path->setText(QDir(dir).filePath(base + QLatin1Char('.') + suffix()));
+  const QString remembered = settings.value(QLatin1String(kDirKey)).toString();
+  m_usualFolder = document.filePath().isEmpty() ? QDir::homePath() : QFileInfo(document.filePath()).absolutePath();
+  m_path->setText(QDir(remembered.isEmpty() ? m_usualFolder : remembered).filePath(base + QLatin1Char('.') + suffix()));
+  m_proposedFolder = remembered;
 
   showTarget();
   connect(m_format, &QComboBox::currentIndexChanged, this, [this] {
@@ -304,6 +305,12 @@ void ExportDialog::refreshPreview() {
         } else {
           m_prepared = std::get<std::shared_ptr<const Prepared>>(outcome);
         }
+        // The folder of the last time may be gone; one that was chosen by hand is the user's to mend.
+        const QString proposed = std::exchange(m_proposedFolder, QString());
+        if (const QFileInfo to(path()); !proposed.isEmpty() && !m_prepared->place.hasFolder && to.path() == proposed) {
+          m_path->setText(QDir(m_usualFolder).filePath(to.fileName()));
+          return;  // prepared again
+        }
         QString head;
         const std::vector<ExportFile>& files = m_prepared->output.files;
         const std::string& content = files.empty() ? std::string() : files.front().content;
@@ -428,10 +435,10 @@ void ExportDialog::write() {
   refreshButton();
   if (!m_export->isEnabled() || !m_prepared) return;
   const QString target = QFileInfo(path()).absoluteFilePath();
-  QSettings settings;
-  settings.setValue(QLatin1String(kFormatKey), m_format->currentData());
-  settings.setValue(QLatin1String(kFillKey), m_fill->currentIndex());
-  settings.setValue(QLatin1String(kDirKey), QFileInfo(target).absolutePath());
+  JobQueue& jobs = m_session.jobs();
+  rememberLater(jobs, QLatin1String(kFormatKey), m_format->currentData());
+  rememberLater(jobs, QLatin1String(kFillKey), m_fill->currentIndex());
+  rememberLater(jobs, QLatin1String(kDirKey), QFileInfo(target).absolutePath());
   m_writing = true;
   refreshButton();
   JobSpec spec;

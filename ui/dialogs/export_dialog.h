@@ -85,6 +85,7 @@ class ExportDialog : public QDialog {
   QPushButton* m_export = nullptr;
   std::shared_ptr<const Prepared> m_prepared;
   JobHandle m_previewJob, m_writeJob;
+  QString m_proposedFolder, m_usualFolder;  ///< of the last time, looked at by the first preview; where it is gone
   bool m_preparing = false, m_writing = false;
 };
 

@@ -278,7 +278,7 @@ class MapView : public View {
 
  private:
   void applySettings() {
-    const Settings settings = Settings::load();
+    const Settings settings = Settings::current();
     m_tileMiB = settings.tileCacheMiB;
     m_canvas->setTileLimit(Index{m_tileMiB} << 20);
     m_headMiB = settings.headMapsMiB;

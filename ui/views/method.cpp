@@ -177,6 +177,7 @@ class MethodView : public View {
     }
     m_summary = new NoteLabel;
     m_form = new MethodForm;
+    for (const Method* method : allMethods()) m_form->prepare(method->params());
     m_warmup = new QCheckBox(tr("Apply dense warm-up"));
     m_warmup->setObjectName(QStringLiteral("warmup"));
     m_warmup->setToolTip(tr(
