@@ -310,7 +310,7 @@ class Hdf5Trace final : public Trace {
     const Index rowBytes = cols * static_cast<Index>(itemSize(call.dtype));
     requireMemory(dataset, static_cast<double>(rows) * static_cast<double>(rowBytes));
     auto result = std::make_shared<Tensor>();
-    result->buffer = Buffer(static_cast<std::size_t>(rows * rowBytes));
+    result->buffer = m_cache.newBuffer(rows * rowBytes);
     result->view = {result->buffer.data(), rows, cols, rowBytes, call.dtype};
     std::atomic<std::uint32_t> largest = 0;
     readRows(m_executor, dataset, head, rows, cols, result->buffer.data(), stop,
