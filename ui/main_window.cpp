@@ -591,7 +591,7 @@ void MainWindow::arrange(const QString& preset) {
     if (right != nullptr) right->hide();
     if (budget != nullptr) budget->raise();
     later([this, bottom, heat, budget] {
-      if (bottom != nullptr) resizeDocks({bottom}, {std::max(320, height() * 58 / 100)}, Qt::Vertical);
+      if (bottom != nullptr) resizeDocks({bottom}, {std::max(300, height() * 44 / 100)}, Qt::Vertical);
       if (heat != nullptr && budget != nullptr) resizeDocks({budget, heat}, {600, 400}, Qt::Horizontal);
     });
   } else if (bottom != nullptr) {
