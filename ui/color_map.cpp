@@ -50,7 +50,7 @@ std::shared_ptr<const ColorLut> ColorLut::shared(const ColorSettings& settings, 
   static std::vector<std::pair<bool, std::weak_ptr<const ColorLut>>> known;  // GUI thread only
   std::erase_if(known, [](const auto& entry) { return entry.second.expired(); });
   for (const auto& [dark, table] : known) {
-    const auto found = table.lock();
+    auto found = table.lock();
     if (dark == theme.dark && found->settings() == settings) return found;
   }
   auto made = std::make_shared<const ColorLut>(settings, theme);

@@ -35,7 +35,7 @@ QString writeManyHeads(const QString& folder, Executor& executor) {
   spec.height = 12;
   spec.width = 16;
   spec.headDim = 32;
-  const QString file = QDir(folder).filePath(QStringLiteral("many-heads.h5"));
+  QString file = QDir(folder).filePath(QStringLiteral("many-heads.h5"));
   writeSyntheticTrace(file.toStdString(), spec, executor, {});
   return file;
 }

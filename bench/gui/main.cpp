@@ -224,7 +224,7 @@ QString makeTrace(const QString& folder, qint64 tokens) {
   } else {
     spec.frames = 9, spec.height = 16, spec.width = 24, spec.headDim = 64;
   }
-  const QString file = QDir(folder).filePath(QStringLiteral("bench-%1.h5").arg(tokens));
+  QString file = QDir(folder).filePath(QStringLiteral("bench-%1.h5").arg(tokens));
   if (QFileInfo::exists(file)) return file;
   Executor executor(0);
   writeSyntheticTrace(file.toStdString(), spec, executor, {});

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Axes, strips, readout and what lies over the map.
 #include <QEvent>
+#include <QPaintEvent>
 #include <QPainter>
 #include <QPainterPath>
 #include <algorithm>
