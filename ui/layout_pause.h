@@ -30,6 +30,7 @@ class LayoutPause {
       layout->setEnabled(true);
       // Its own request may have come, and gone, while it rested.
       if (QWidget* widget = layout->parentWidget())
+        // NOLINTNEXTLINE(bugprone-unhandled-exception-at-new): Qt does not go on without memory either
         QCoreApplication::postEvent(widget, new QEvent(QEvent::LayoutRequest));
     }
   }

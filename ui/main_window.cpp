@@ -1157,7 +1157,7 @@ void MainWindow::restoreSession(const QJsonObject& state) {
   std::vector<std::pair<QString, QJsonObject>> wanted;
   for (const QString& kind : {QStringLiteral("trace"), QStringLiteral("profile")})
     wanted.emplace_back(kind, files[kind].toObject());
-  for (const QJsonValue& results : files[QStringLiteral("results")].toArray())
+  for (const auto& results : files[QStringLiteral("results")].toArray())
     wanted.emplace_back(QStringLiteral("results"), results.toObject());
   for (const auto& [kind, entry] : wanted) {
     const QString path = entry[QStringLiteral("path")].toString();

@@ -39,7 +39,8 @@ void input(const std::function<void()>& send, Times& times) {
   clock.start();
   const long before = recorder().frames();
   send();
-  while (recorder().frames() == before && clock.elapsed() < 1000) turn();
+  constexpr int kPatienceMs = 150;  // an input that changes nothing is not painted
+  while (recorder().frames() == before && clock.elapsed() < kPatienceMs) turn();
   if (recorder().frames() > before) times.add(elapsed(clock));
   while (clock.elapsed() < kFrameMs) {
     turn();
