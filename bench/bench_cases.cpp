@@ -179,6 +179,14 @@ void permuteKeys(benchmark::State& state, Index tokens, Index dim, DType dtype, 
   measure(state, threads, 0, [&] { benchmark::DoNotOptimize(s.backend->permuteKeys(*s.prepared, {order}, {}).get()); });
 }
 
+void scoreClusters(benchmark::State& state, Index dim, int threads) {
+  Executor executor(threads);
+  const auto backend = createBackend("cpu", executor);
+  const ClusterCase clusters(dim);
+  measure(state, threads, clusters.flops(),
+          [&] { benchmark::DoNotOptimize(backend->scoreClusters(clusters.request(), {}).order.data()); });
+}
+
 /// AdaSpa's block scores (sum of p per 64 x 64 block): `cached` against a row LSE that an earlier search left, else
 /// with the LSE found on the way.
 void adaSpaSearch(benchmark::State& state, Index tokens, Index dim, DType dtype, int threads, bool cached) {
@@ -223,6 +231,12 @@ void registerAll() {
     };
     add("fp32", [threads](benchmark::State& state) { peak(state, threads, PeakKind::Fp32); });
     add("bf16", [threads](benchmark::State& state) { peak(state, threads, PeakKind::Bf16); });
+    for (const Index dim : {64, 128}) {
+      benchmark::RegisterBenchmark(
+          fmt::format("score_clusters/q{}_k{}/d{}/threads:{}", kQueryClusters, kClusters, dim, threads).c_str(),
+          [=](benchmark::State& state) { scoreClusters(state, dim, threads); })
+          ->Unit(benchmark::kMillisecond);
+    }
     add("memory", [threads](benchmark::State& state) { peakMemory(state, threads); });
   }
   struct Family {

@@ -72,6 +72,16 @@ std::vector<float> randomCentroids(Index dim) {
   return centroids;
 }
 
+ClusterCase::ClusterCase(Index dimension) : dim(dimension), keys(randomCentroids(dimension)) {
+  queries.assign(keys.rbegin(), keys.rbegin() + static_cast<std::ptrdiff_t>(kQueryClusters * dim));
+  std::mt19937 random(23);
+  for (Index j = 0; j < kClusters; ++j) sizes.push_back(static_cast<Index>(random() % 60));
+}
+
+ClusterScoresRequest ClusterCase::request() const {
+  return {dim, queries, keys, sizes, 1.0 / std::sqrt(static_cast<double>(dim)), 0.9};
+}
+
 void attentionErrors(benchmark::State& state, const Compared& heads, const RowKeep& keep) {
   const std::vector<Index> rows = sampledRows(heads.head.input().q.rows, kErrorRows);
   RowKeep sampled = keep;

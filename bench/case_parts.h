@@ -35,6 +35,20 @@ struct RandomBlocks {
 [[nodiscard]] std::vector<Index> randomOrder(Index size);
 /// kClusters normal vectors.
 [[nodiscard]] std::vector<float> randomCentroids(Index dim);
+/// Query clusters of the score_clusters cases; the keys have kClusters of about as many tokens each.
+inline constexpr Index kQueryClusters = 300;
+/// SVG2's step between its clusters and its map: probabilities of kClusters for kQueryClusters, and their order.
+struct ClusterCase {
+  explicit ClusterCase(Index dim);
+  Index dim;
+  std::vector<float> keys, queries;
+  std::vector<Index> sizes;
+  [[nodiscard]] ClusterScoresRequest request() const;
+  /// Multiply-adds count as two.
+  [[nodiscard]] double flops() const {
+    return 2.0 * static_cast<double>(kQueryClusters) * static_cast<double>(kClusters) * static_cast<double>(dim);
+  }
+};
 
 /// A head on the backend under measurement and on the oracle.
 struct Compared {

@@ -199,6 +199,14 @@ void permuteKeys(benchmark::State& state, Index tokens, Index dim, DType dtype) 
   state.counters["share_of_copy"] = rate / copied;
 }
 
+void scoreClusters(benchmark::State& state, Index dim) {
+  Setup s(4096, dim, DType::BF16);
+  const ClusterCase clusters(dim);
+  measureDevice(state, s, clusters.flops(), [&](const PreparedHead&) {
+    benchmark::DoNotOptimize(s.backend->scoreClusters(clusters.request(), {}).order.data());
+  });
+}
+
 }  // namespace
 #endif
 
@@ -232,6 +240,13 @@ void registerCuda() {
         }
       }
     }
+  }
+  for (const Index dim : {64, 128}) {
+    const std::string name = fmt::format("cuda/score_clusters/q{}_k{}/d{}/device", kQueryClusters, kClusters, dim);
+    benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) { scoreClusters(state, dim); })
+        ->Unit(benchmark::kMillisecond)
+        ->UseManualTime()
+        ->Iterations(1);
   }
 #else
   benchmark::AddCustomContext("cuda", "not measured: built without CUDA");

@@ -389,48 +389,22 @@ std::vector<CoClustering> coClusterAll(std::vector<CoClusterTask> tasks, Backend
   return all;
 }
 
-std::vector<double> clusterProbabilities(const Clustering& q, const Clustering& k, double scale, bool weighted,
-                                         Index dim) {
-  const Index queries = q.clusters();
-  const Index keys = k.clusters();
-  std::vector<double> out(at(queries * keys), 0.0);
-  // Key centroids by column: every dot product still adds its terms in the order of the dimension, many side by side.
-  std::vector<double> columns(at(dim * keys));
-  for (Index j = 0; j < keys; ++j) {
-    for (Index d = 0; d < dim; ++d) columns[at(d * keys + j)] = static_cast<double>(k.centroids[at(j * dim + d)]);
-  }
-  for (Index i = 0; i < queries; ++i) {
-    const std::span<double> row = std::span(out).subspan(at(i * keys), at(keys));
-    for (Index d = 0; d < dim; ++d) {
-      const auto factor = static_cast<double>(q.centroids[at(i * dim + d)]);
-      const double* const column = columns.data() + d * keys;
-      for (Index j = 0; j < keys; ++j) row[at(j)] += factor * column[j];
-    }
-    for (double& value : row) value *= scale;
-    const double top = *std::max_element(row.begin(), row.end());  // over empty clusters, too
-    double sum = 0;
-    for (Index j = 0; j < keys; ++j) {
-      row[at(j)] = (weighted ? static_cast<double>(k.sizes[at(j)]) : 1.0) * std::exp(row[at(j)] - top);
-      sum += row[at(j)];
-    }
-    for (double& value : row) value /= std::max(sum, 1e-12);
-  }
-  return out;
+ClusterScores clusterScores(const Clustering& q, const Clustering& k, double scale, bool weighted, Index dim,
+                            double topP, Backend& backend, const Control& control) {
+  ClusterScoresRequest request{dim, q.centroids, k.centroids, {}, scale, topP};
+  if (weighted) request.weights = k.sizes;
+  return backend.scoreClusters(request, {control.stop, {}});
 }
 
-TopPMap topPMap(const std::vector<double>& probabilities, const Clustering& q, Index keyClusters, double topP,
+TopPMap topPMap(const ClusterScores& scores, const Clustering& q, Index keyClusters,
                 const std::function<Index(Index)>& keepCount) {
   TopPMap result;
-  result.map.assign(probabilities.size(), 0);
-  std::vector<Index> order(at(keyClusters));
+  result.map.assign(scores.probabilities.size(), 0);
   double tokens = 0;
   for (Index i = 0; i < q.clusters(); ++i) {
-    const std::span<const double> row = std::span(probabilities).subspan(at(i * keyClusters), at(keyClusters));
-    std::iota(order.begin(), order.end(), Index{0});
-    std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) { return row[at(a)] > row[at(b)]; });
-    Index crossing = 1;
-    double before = row[at(order[0])];
-    while (crossing < keyClusters && before <= topP) before += row[at(order[at(crossing++)])];
+    const auto row = std::span(scores.probabilities).subspan(at(i * keyClusters), at(keyClusters));
+    const auto order = std::span(scores.order).subspan(at(i * keyClusters), at(keyClusters));
+    const Index crossing = scores.crossing[at(i)];
     const Index kept = std::clamp<Index>(keepCount(crossing), 1, keyClusters);
     double mass = 0;
     for (Index n = 0; n < kept; ++n) {

@@ -150,9 +150,9 @@ struct CoClusterTask {
 [[nodiscard]] std::vector<CoClustering> coClusterAll(std::vector<CoClusterTask> tasks, Backend& backend,
                                                      const Control& control);
 
-/// P[i, j]: softmax over key clusters of scale * cq_i . ck_j, weighted by key cluster sizes (identify_dynamic_map).
-[[nodiscard]] std::vector<double> clusterProbabilities(const Clustering& q, const Clustering& k, double scale,
-                                                       bool weighted, Index dim);
+/// Backend::scoreClusters of two clusterings: P weighted by key cluster sizes or not.
+[[nodiscard]] ClusterScores clusterScores(const Clustering& q, const Clustering& k, double scale, bool weighted,
+                                          Index dim, double topP, Backend& backend, const Control& control);
 
 /// Which clusters each query cluster keeps, in order of falling probability (ties: lowest number first).
 struct TopPMap {
@@ -161,8 +161,8 @@ struct TopPMap {
   double boundByFloor = 0;        ///< share of query clusters whose count is not the top-p one
 };
 /// keepCount(m): clusters to keep where top-p keeps m. top-p keeps up to and including the cluster that crosses p.
-[[nodiscard]] TopPMap topPMap(const std::vector<double>& probabilities, const Clustering& q, Index keyClusters,
-                              double topP, const std::function<Index(Index)>& keepCount);
+[[nodiscard]] TopPMap topPMap(const ClusterScores& scores, const Clustering& q, Index keyClusters,
+                              const std::function<Index(Index)>& keepCount);
 
 /// The plan of a clustered head: orders by cluster, variable blocks, prompt and padding blocks with the rules of
 /// dynamic_map_post_processing (prompt sees video and prompt, video sees prompt, padding sees padding only).

@@ -146,6 +146,9 @@ class MemoBackend final : public Backend {
     }
     return results;
   }
+  ClusterScores scoreClusters(const ClusterScoresRequest& request, const Control& control) override {
+    return m_inner.scoreClusters(request, control);
+  }
   std::vector<std::string> takeFallbacks() override { return m_inner.takeFallbacks(); }
 
  private:

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 namespace sparsight {
@@ -25,12 +26,16 @@ std::string_view opName(Op op) noexcept {
       return "cluster";
     case Op::PermuteKeys:
       return "permute_keys";
+    case Op::ScoreClusters:
+      return "score_clusters";
   }
   return "unknown";
 }
 
 namespace detail {
 namespace {
+
+constexpr std::size_t kMostClusters = std::size_t{1} << 30U;
 
 [[noreturn]] void reject(const std::string& message) { throw Error(ErrorCode::InvalidArgument, message); }
 
@@ -161,6 +166,22 @@ void checkCluster(const AttentionIn& in, const ClusterRequest& request) {
                        request.basis.size(), dim));
   }
   if (!request.basis.empty() && request.distance != Distance::Cosine) reject("a basis needs the cosine distance");
+}
+
+void checkClusterScores(const ClusterScoresRequest& request) {
+  const auto dim = static_cast<std::size_t>(std::max<Index>(request.dim, 1));
+  if (request.dim < 1 || request.keys.empty() || request.queries.size() % dim != 0 || request.keys.size() % dim != 0 ||
+      request.queries.size() / dim > kMostClusters || request.keys.size() / dim > kMostClusters) {
+    reject(fmt::format("{} and {} centroid numbers do not make rows of {}", request.queries.size(), request.keys.size(),
+                       request.dim));
+  }
+  if (!request.weights.empty() && request.weights.size() != request.keys.size() / dim) {
+    reject(fmt::format("{} weights for {} key clusters", request.weights.size(), request.keys.size() / dim));
+  }
+  for (const Index weight : request.weights) {
+    if (weight < 0) reject(fmt::format("a cluster weight of {} is negative", weight));
+  }
+  if (!std::isfinite(request.scale) || std::isnan(request.topP)) reject("scale or top-p is not a number");
 }
 
 void checkOrder(const AttentionIn& in, std::span<const Index> order) {

@@ -18,6 +18,7 @@ void checkCounts(std::span<const Index> rows, std::span<const Index> counts);
 void checkMass(double mass);
 void checkTotal(Index total);
 void checkCluster(const AttentionIn& in, const ClusterRequest& request);
+void checkClusterScores(const ClusterScoresRequest& request);
 /// A permutation of the keys.
 void checkOrder(const AttentionIn& in, std::span<const Index> order);
 

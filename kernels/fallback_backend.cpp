@@ -135,7 +135,7 @@ std::shared_ptr<const PreparedHead> FallbackBackend::permuteKeys(const PreparedH
   const Head& source = cast(prepared);
   auto head = std::make_shared<Head>(detail::orderKeys(source, source.order(), request));
   control.checkpoint();
-  static_cast<void>(ranOnPrimary(Op::PermuteKeys, *head, [&](Backend& primary) {
+  static_cast<void>(ranOnPrimary(Op::PermuteKeys, head->input().q, head.get(), [&](Backend& primary) {
     static_cast<void>(head->onPrimary(m_serial, primary, control));
   }));
   return head;
@@ -161,8 +161,7 @@ const FallbackBackend::Head& FallbackBackend::cast(const PreparedHead& prepared)
 }
 
 template <class Call>
-bool FallbackBackend::ranOnPrimary(Op op, const Head& head, const Call& call) {
-  const MatrixView& q = head.input().q;
+bool FallbackBackend::ranOnPrimary(Op op, const MatrixView& q, const Head* head, const Call& call) {
   if (!m_primary) {
     note(op, fmt::format("{} retired: {}", m_primaryId, m_retiredWhy));
   } else if (!m_primary->supports(op, q.dtype, q.cols)) {
@@ -174,12 +173,12 @@ bool FallbackBackend::ranOnPrimary(Op op, const Head& head, const Call& call) {
     } catch (const Error& e) {
       if (e.code() == ErrorCode::Device) {
         note(op, fmt::format("device error: {}", e.what()));
-        head.dropPrimaryWithSource(m_serial);
+        if (head != nullptr) head->dropPrimaryWithSource(m_serial);
         retire(e.what());
       } else if (e.code() == ErrorCode::OutOfMemory) {
         note(op, fmt::format("out of device memory: {}", e.what()));
         // What is free after this is for the next call.
-        head.dropPrimary(m_serial);
+        if (head != nullptr) head->dropPrimary(m_serial);
       } else if (e.code() == ErrorCode::Unsupported) {
         note(op, fmt::format("unsupported: {}", e.what()));
       } else {
@@ -194,7 +193,7 @@ template <class Call>
 auto FallbackBackend::run(Op op, const PreparedHead& prepared, const Control& control, const Call& call) {
   const Head& head = cast(prepared);
   std::optional<std::invoke_result_t<const Call&, Backend&, const PreparedHead&>> result;
-  if (ranOnPrimary(op, head,
+  if (ranOnPrimary(op, head.input().q, &head,
                    [&](Backend& primary) { result = call(primary, *head.onPrimary(m_serial, primary, control)); })) {
     return std::move(*result);
   }
@@ -271,6 +270,17 @@ std::vector<ClusterResult> FallbackBackend::clusterAll(std::span<const ClusterTa
     }
   }
   return Backend::clusterAll(tasks, control);
+}
+
+ClusterScores FallbackBackend::scoreClusters(const ClusterScoresRequest& request, const Control& control) {
+  MatrixView centroids;
+  centroids.cols = request.dim;
+  ClusterScores scores;
+  if (ranOnPrimary(Op::ScoreClusters, centroids, nullptr,
+                   [&](Backend& primary) { scores = primary.scoreClusters(request, control); })) {
+    return scores;
+  }
+  return m_cpu->scoreClusters(request, control);
 }
 
 void FallbackBackend::takeNotes() {

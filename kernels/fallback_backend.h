@@ -56,14 +56,16 @@ class FallbackBackend final : public Backend {
   /// Together on the primary; what stops that (its memory, a fault) leaves the tasks to cluster(), one by one.
   [[nodiscard]] std::vector<ClusterResult> clusterAll(std::span<const ClusterTask> tasks,
                                                       const Control& control) override;
+  [[nodiscard]] ClusterScores scoreClusters(const ClusterScoresRequest& request, const Control& control) override;
   /// Distinct lines in the order of their first occurrence.
   [[nodiscard]] std::vector<std::string> takeFallbacks() override;
 
  private:
   class Head;
-  /// Runs `call` on the primary; false: it is the CPU's turn, and why is noted. `head`: whose tensors it is about.
+  /// Runs `call` on the primary; false: it is the CPU's turn, and why is noted. q: type and width of what it is about;
+  /// head: its memory there is given back on a fault; may be null.
   template <class Call>
-  bool ranOnPrimary(Op op, const Head& head, const Call& call);
+  bool ranOnPrimary(Op op, const MatrixView& q, const Head* head, const Call& call);
   template <class Call>
   auto run(Op op, const PreparedHead& prepared, const Control& control, const Call& call);
   [[nodiscard]] static const Head& cast(const PreparedHead& prepared);

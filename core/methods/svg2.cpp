@@ -61,16 +61,16 @@ class Svg2Method final : public ClusterMethod {
     ClusterStages stages(input, geometry);
     const Svg2Clusters clusters = cluster(input, geometry, static_cast<Svg2State*>(state), stages, backend, control);
     const Index dim = input.head.input.q.cols;
-    const std::vector<double> probabilities =
-        clusterProbabilities(clusters.q, clusters.k, input.prepared.input().scale, true, dim);
+    const double topP = input.params.real("top_p_kmeans");
+    const ClusterScores scores =
+        clusterScores(clusters.q, clusters.k, input.prepared.input().scale, true, dim, topP, backend, control);
+    const std::vector<double>& probabilities = scores.probabilities;
     stages.scores(clusters.q, clusters.k, probabilities, true,
                   "paper Eq. 1; identify_dynamic_map in svg/models/*/attention.py");
     const double ratio = input.params.real("min_kc_ratio", input.headIndex);
     const Index keys = clusters.k.clusters();
     const auto floor = static_cast<Index>(ratio * static_cast<double>(keys));
-    const double topP = input.params.real("top_p_kmeans");
-    const TopPMap map =
-        topPMap(probabilities, clusters.q, keys, topP, [&](Index crossing) { return std::max(crossing, floor); });
+    const TopPMap map = topPMap(scores, clusters.q, keys, [&](Index crossing) { return std::max(crossing, floor); });
     stages.selection(clusters.q, clusters.k, probabilities, map, topP, floor,
                      "Every query cluster takes key clusters from the most probable down until the estimate says "
                      "enough, and at least the floor. So each gets as many as it needs.",

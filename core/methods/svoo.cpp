@@ -85,9 +85,9 @@ class SvooMethod final : public ClusterMethod {
     const Floor floor = floorOf(input);
     if (floor.warning) warnings.push_back(*floor.warning);
     if (input.profile != nullptr) checkProfile(*input.profile, input.numSteps, warnings);
-    const Choice choice = choose(input, q, k, floor);
+    const Choice choice = choose(input, q, k, floor, backend, control);
     if (stages.watched()) showChoice(input, q, k, floor, choice, stages);
-    Plan plan = clusteredPlan("svoo", geometry, q, k, choice.probabilities, choice.map);
+    Plan plan = clusteredPlan("svoo", geometry, q, k, choice.scores.probabilities, choice.map);
     plan.plannerFlops = (fresh ? q.flops + k.flops : 0.0) +
                         2.0 * static_cast<double>(q.clusters()) * static_cast<double>(k.clusters() * dim);
     if (!fresh) plan.reusedFromStep = entry->step;
@@ -139,18 +139,20 @@ class SvooMethod final : public ClusterMethod {
 
   // Which key clusters each query cluster keeps.
   struct Choice {
-    std::vector<double> probabilities;
+    ClusterScores scores;
     Index floorClusters = 0;
     TopPMap map;
   };
 
-  static Choice choose(const MethodInput& input, const Clustering& q, const Clustering& k, const Floor& floor) {
+  static Choice choose(const MethodInput& input, const Clustering& q, const Clustering& k, const Floor& floor,
+                       Backend& backend, const Control& control) {
     const bool paper = input.params.text("variant") == "paper";
     Choice choice;
-    choice.probabilities = clusterProbabilities(q, k, input.prepared.input().scale, !paper, input.head.input.q.cols);
-    choice.floorClusters = truncated(floor.ratio, k.clusters(), input.params.text("variant") == "sparsevideo");
     const double topP = input.params.real("top_p_kmeans");
-    choice.map = topPMap(choice.probabilities, q, k.clusters(), topP, [&](Index crossing) {
+    choice.scores =
+        clusterScores(q, k, input.prepared.input().scale, !paper, input.head.input.q.cols, topP, backend, control);
+    choice.floorClusters = truncated(floor.ratio, k.clusters(), input.params.text("variant") == "sparsevideo");
+    choice.map = topPMap(choice.scores, q, k.clusters(), [&](Index crossing) {
       if (topP >= 1.0) return k.clusters();  // the scripts' own way to say dense
       // Eq. 7 speaks of skipped fractions: the smaller of two of them keeps more.
       const bool sparseEnough = 1.0 - floor.ratio > kPaperTheta;
@@ -163,9 +165,9 @@ class SvooMethod final : public ClusterMethod {
   static void showChoice(const MethodInput& input, const Clustering& q, const Clustering& k, const Floor& floor,
                          const Choice& choice, ClusterStages& stages) {
     const bool paper = input.params.text("variant") == "paper";
-    stages.scores(q, k, choice.probabilities, !paper, "identify_dynamic_map in svoo/co_clustering.py");
+    stages.scores(q, k, choice.scores.probabilities, !paper, "identify_dynamic_map in svoo/co_clustering.py");
     stages.selection(
-        q, k, choice.probabilities, choice.map, input.params.real("top_p_kmeans"), choice.floorClusters,
+        q, k, choice.scores.probabilities, choice.map, input.params.real("top_p_kmeans"), choice.floorClusters,
         floor.profiled ? fmt::format("Every query cluster keeps the longer of two: what top-p asks for, and the floor "
                                      "that the offline profile gives this head ({:g} of the key clusters).",
                                      floor.ratio)
@@ -248,9 +250,9 @@ class SvooMethod final : public ClusterMethod {
       onHalf = [&](const CoClustering& now, Side side) {
         std::shared_ptr<const Plan> plan;
         if (now.q.clusters() > 0) {
-          const Choice choice = choose(input, now.q, now.k, floorOf(input));
+          const Choice choice = choose(input, now.q, now.k, floorOf(input), backend, control);
           plan = std::make_shared<const Plan>(
-              clusteredPlan("svoo", geometry, now.q, now.k, choice.probabilities, choice.map));
+              clusteredPlan("svoo", geometry, now.q, now.k, choice.scores.probabilities, choice.map));
         }
         stages.half(side, now, rounds, std::move(plan));
       };

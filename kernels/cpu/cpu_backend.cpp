@@ -14,6 +14,7 @@
 #include "checks.h"
 #include "cpu/attend_pass.h"
 #include "cpu/cluster_pass.h"
+#include "cpu/cluster_scores_pass.h"
 #include "cpu/cpu_head.h"
 #include "cpu/map_pass.h"
 #include "cpu/row_ops.h"
@@ -151,6 +152,10 @@ class CpuBackend final : public Backend {
     const cpu::CpuHead& head = cast(prepared);
     detail::checkCluster(head.input(), request);
     return cpu::clusterPoints(head, request, m_executor, control);
+  }
+  ClusterScores scoreClusters(const ClusterScoresRequest& request, const Control& control) override {
+    detail::checkClusterScores(request);
+    return cpu::scoreClusters(request, m_simd, m_executor, control);
   }
 
  private:

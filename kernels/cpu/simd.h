@@ -17,6 +17,9 @@ namespace sparsight::cpu {
 inline constexpr Index kMaxLanes = 32;
 inline constexpr std::size_t kAlignment = 64;
 
+/// Rows that SimdKernels::dotsDouble takes at once.
+inline constexpr Index kDotRows = 4;
+
 struct SimdKernels {
   std::string_view name;  ///< "baseline", "avx2", "avx512" or "avx512bf16"
   Index lanes;            ///< queries per panel
@@ -54,6 +57,9 @@ struct SimdKernels {
                   std::int32_t first, float* best, std::int32_t* label) noexcept;
   /// The same with the largest score.
   void (*mostSimilar)(const float* scores, Index count, std::int32_t first, float* best, std::int32_t* label) noexcept;
+  /// out[r, count] = rows[r] . columns in double: rows of `dim` floats, columns [dim, count], count a multiple of 32.
+  /// Products of two floats are exact in double and every sum follows the dimension: the same bits in every set.
+  void (*dotsDouble)(const float* const* rows, const double* columns, Index count, Index dim, double* out) noexcept;
   /// rows[lane * rowStride + n] = scores[n, lane].
   void (*toRows)(const float* scores, Index count, float* rows, Index rowStride) noexcept;
   /// float16 and bfloat16 to float32, exact.

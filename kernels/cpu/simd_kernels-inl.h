@@ -332,6 +332,38 @@ void rowExpKernel(const float* row, Index count, float scale, float top, float* 
   }
 }
 
+typedef double Doubles __attribute__((vector_size(kWidth * sizeof(float))));
+typedef double DoublesUnaligned __attribute__((vector_size(kWidth * sizeof(float)), aligned(8), may_alias));
+
+void dotsDoubleKernel(const float* const* rows, const double* columns, Index count, Index dim, double* out) noexcept {
+  constexpr Index kVecs = 2;
+  constexpr Index kDoubles = kWidth / 2;
+  for (Index j = 0; j < count; j += kVecs * kDoubles) {
+    Doubles sum[kDotRows][kVecs] = {};
+    for (Index d = 0; d < dim; ++d) {
+      const double* const column = columns + d * count + j;
+      Doubles key[kVecs];
+      SPARSIGHT_UNROLL
+      for (Index v = 0; v < kVecs; ++v) {
+        key[v] = *reinterpret_cast<const DoublesUnaligned*>(column + v * kDoubles);
+      }
+      SPARSIGHT_UNROLL
+      for (Index r = 0; r < kDotRows; ++r) {
+        const auto factor = static_cast<double>(rows[r][d]);
+        SPARSIGHT_UNROLL
+        for (Index v = 0; v < kVecs; ++v) sum[r][v] += factor * key[v];
+      }
+    }
+    SPARSIGHT_UNROLL
+    for (Index r = 0; r < kDotRows; ++r) {
+      SPARSIGHT_UNROLL
+      for (Index v = 0; v < kVecs; ++v) {
+        *reinterpret_cast<DoublesUnaligned*>(out + r * count + j + v * kDoubles) = sum[r][v];
+      }
+    }
+  }
+}
+
 double peakKernel(Index rounds, float* sink) noexcept {
   // As many chains as hide the latency on any CPU that has these registers.
   constexpr Index kChains = kWidth == 16 ? 24 : 12;
@@ -368,6 +400,7 @@ constexpr SimdKernels makeKernels(std::string_view name) {
           .accumulate = accumulateKernel,
           .nearest = nearestKernel,
           .mostSimilar = mostSimilarKernel,
+          .dotsDouble = dotsDoubleKernel,
           .toRows = toRowsKernel,
           .widenHalf = widenHalfKernel,
           .widenBf16 = widenBf16Kernel,

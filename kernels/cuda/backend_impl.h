@@ -142,6 +142,7 @@ class CudaBackend final : public Backend {
                                       const Control& control) override;
   [[nodiscard]] std::vector<ClusterResult> clusterAll(std::span<const ClusterTask> tasks,
                                                       const Control& control) override;
+  [[nodiscard]] ClusterScores scoreClusters(const ClusterScoresRequest& request, const Control& control) override;
   [[nodiscard]] std::vector<std::string> takeFallbacks() override { return std::exchange(m_notes, {}); }
 
   [[nodiscard]] Path path() const noexcept { return m_path; }
@@ -159,7 +160,7 @@ class CudaBackend final : public Backend {
     DeviceBuffer entropy, top1, rowMax, rowLog2Sum, rowPairs, rowAbove, rowEqual, histogram;
     DeviceBuffer centres, centreProfiles, centreSquares, basis, basisRows, parts, profiles, pointSquares;
     DeviceBuffer labels, nearest, segments, members, memberFirst, means;
-    DeviceBuffer keyOrder;
+    DeviceBuffer keyOrder, queryCentres, weights, probabilities, ranking, crossing;
   };
   struct Timer {
     cudaEvent_t first = nullptr, last = nullptr;
@@ -234,8 +235,12 @@ class CudaBackend final : public Backend {
   }
   template <class T>
   void download(std::vector<T>& out, const void* from, const char* what) {
-    if (out.empty()) return;
-    check(cudaMemcpyAsync(out.data(), from, out.size() * sizeof(T), cudaMemcpyDeviceToHost, m_stream.get()), what);
+    downloadTo(out.data(), static_cast<const T*>(from), static_cast<Index>(out.size()), what);
+  }
+  template <class T>
+  void downloadTo(T* out, const T* from, Index count, const char* what) {
+    if (count == 0) return;
+    check(cudaMemcpyAsync(out, from, at(count) * sizeof(T), cudaMemcpyDeviceToHost, m_stream.get()), what);
   }
   template <class T>
   void reserve(DeviceBuffer& buffer, Index count, const char* what) {

@@ -7,6 +7,7 @@
 #include <cuda_runtime_api.h>
 
 #include "cuda/attend.h"
+#include "cuda/centroid_scores.h"
 #include "cuda/cluster.h"
 #include "cuda/dispatch.h"
 #include "cuda/hopper_layout.h"
@@ -62,6 +63,11 @@ cudaError_t launchSegments(const Batch<SortParams>& batch, Index tasks, Index cl
 cudaError_t launchFirstMembers(const Batch<SortParams>& batch, Index tasks, cudaStream_t stream);
 cudaError_t launchMembers(const Batch<SortParams>& batch, Index tasks, Index points, cudaStream_t stream);
 cudaError_t launchMeans(DType dtype, const Batch<MeansParams>& batch, Index tasks, Index clusters, cudaStream_t stream);
+
+/// Scores between centroids, softmax and order; in this order.
+cudaError_t launchCentroidDots(const CentroidScoresParams& params, cudaStream_t stream);
+cudaError_t launchCentroidSoftmax(const CentroidScoresParams& params, cudaStream_t stream);
+cudaError_t launchCentroidOrder(const CentroidScoresParams& params, cudaStream_t stream);
 
 /// Blocks of a gather.
 constexpr Index gatherBlocksOf(const GatherParams& params) {

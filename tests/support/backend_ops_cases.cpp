@@ -652,15 +652,46 @@ void checkPermuteKeys(Backend& backend, const OpCase& c) {
   EXPECT_THROW(static_cast<void>(backend.permuteKeys(*moved, {std::span(order).first(order.size() - 1)}, {})), Error);
 }
 
+void checkScoreClusters(Backend& backend, const OpCase& c) {
+  const std::shared_ptr<const OpHead> head = makeOpHead(c);
+  const auto floats = [&](const MatrixView& matrix) {
+    std::vector<float> rows(at(matrix.rows * matrix.cols));
+    for (Index i = 0; i < matrix.rows; ++i) {
+      rowToFloat(matrix, i, std::span(rows).subspan(at(i * matrix.cols), at(matrix.cols)));
+    }
+    return rows;
+  };
+  const std::vector<float> queries = floats(head->in.q);
+  const std::vector<float> keys = floats(head->in.k);
+  std::vector<Index> weights;
+  Random random(5);
+  for (Index j = 0; j < c.keys && !c.denseMask; ++j)
+    weights.push_back(c.keyPadding ? random.below(3) : 1 + random.below(90));
+  for (const double topP : {0.0, 0.9, 1.0}) {
+    SCOPED_TRACE(fmt::format("top {}", topP));
+    const ClusterScoresRequest request{c.dim, queries, keys, weights, head->in.scale, topP};
+    const ClusterScores got = backend.scoreClusters(request, {});
+    const ClusterScores want = createReferenceBackend()->scoreClusters(request, {});
+    EXPECT_EQ(got.order, want.order);
+    EXPECT_EQ(got.crossing, want.crossing);
+    expectSameNumbers(got.probabilities, want.probabilities);
+  }
+}
+
 void checkAllOps(Backend& backend, const OpCase& c) {
   struct Check {
     Op op;
     void (*run)(Backend&, const OpCase&);
   };
-  constexpr Check kChecks[] = {{Op::LseMap, checkLseMap},     {Op::Tile, checkTile},
-                               {Op::Attend, checkAttend},     {Op::AttendTop, checkAttendTop},
-                               {Op::RowStats, checkRowStats}, {Op::GlobalTop, checkGlobalTop},
-                               {Op::Cluster, checkCluster},   {Op::PermuteKeys, checkPermuteKeys}};
+  constexpr Check kChecks[] = {{Op::LseMap, checkLseMap},
+                               {Op::Tile, checkTile},
+                               {Op::Attend, checkAttend},
+                               {Op::AttendTop, checkAttendTop},
+                               {Op::RowStats, checkRowStats},
+                               {Op::GlobalTop, checkGlobalTop},
+                               {Op::Cluster, checkCluster},
+                               {Op::PermuteKeys, checkPermuteKeys},
+                               {Op::ScoreClusters, checkScoreClusters}};
   for (const Check& check : kChecks) {
     if (!backend.supports(check.op, c.dtype, c.dim)) continue;
     SCOPED_TRACE(fmt::format("{} of {}", opName(check.op), c.name));

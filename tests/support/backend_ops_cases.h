@@ -57,6 +57,8 @@ void checkGlobalTop(Backend& backend, const OpCase& opCase);
 void checkCluster(Backend& backend, const OpCase& opCase);
 /// The bits of a head prepared from gathered tensors, for every operation.
 void checkPermuteKeys(Backend& backend, const OpCase& opCase);
+/// The oracle's bits, with the head's tokens for centroids.
+void checkScoreClusters(Backend& backend, const OpCase& opCase);
 /// All operations that the backend supports for the case; named by opName.
 void checkAllOps(Backend& backend, const OpCase& opCase);
 

@@ -14,6 +14,7 @@
 #include "cuda/device_memory.cpp"
 // The order matters: the others use the first one's header.
 #include "cuda/attend_ops.cpp"
+#include "cuda/centroid_ops.cpp"
 #include "cuda/cluster_ops.cpp"
 #include "cuda/cuda_backend.cpp"
 #include "cuda/hopper_attend.h"
@@ -277,6 +278,22 @@ cudaError_t launchMeans(DType dtype, const Batch<MeansParams>& batch, Index task
     return runGrid<MeansState>(stream, clusters, tasks,
                                [&](auto& block) { meansBody<T>(block, batch.tasks[block.y()]); });
   });
+}
+
+cudaError_t launchCentroidDots(const CentroidScoresParams& params, cudaStream_t stream) {
+  return runShared<CentroidDotsState, CentroidDotsShared>(
+      stream, shares(params.rowCount, kCentroidTile), shares(params.keyCount, kCentroidTile),
+      [&](auto& block, auto& shared) { centroidDotsBody(block, shared, params); });
+}
+
+cudaError_t launchCentroidSoftmax(const CentroidScoresParams& params, cudaStream_t stream) {
+  return runShared<CentroidRowState, CentroidRowShared>(
+      stream, params.rowCount, 1, [&](auto& block, auto& shared) { centroidSoftmaxBody(block, shared, params); });
+}
+
+cudaError_t launchCentroidOrder(const CentroidScoresParams& params, cudaStream_t stream) {
+  return runShared<CentroidOrderState, CentroidOrderShared>(
+      stream, params.rowCount, 1, [&](auto& block, auto& shared) { centroidOrderBody(block, shared, params); });
 }
 
 cudaError_t launchGather(const GatherParams& params, cudaStream_t stream) {

@@ -38,7 +38,7 @@ std::shared_ptr<const PreparedHead> FakeBackend::prepare(const AttentionIn& in, 
   return std::make_shared<Head>(in, std::move(keepAlive), m_oracle->prepare(in, nullptr, control), m_script);
 }
 
-const PreparedHead& FakeBackend::begin(const PreparedHead& head, const Control& control) {
+void FakeBackend::misbehave(const Control& control) {
   ++m_script.calls;
   if (std::exchange(m_script.cancelNext, false)) throw Cancelled{};
   if (m_script.failNext) throw Error(*std::exchange(m_script.failNext, std::nullopt), "fake failure");
@@ -46,6 +46,10 @@ const PreparedHead& FakeBackend::begin(const PreparedHead& head, const Control& 
     control.checkpoint();
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
+}
+
+const PreparedHead& FakeBackend::begin(const PreparedHead& head, const Control& control) {
+  misbehave(control);
   const auto* const mine = dynamic_cast<const Head*>(&head);
   if (mine == nullptr) throw Error(ErrorCode::InvalidArgument, "the head was prepared by another backend");
   return mine->oracle();
@@ -81,6 +85,10 @@ GlobalTop FakeBackend::globalTop(const PreparedHead& head, std::span<const Index
 }
 ClusterResult FakeBackend::cluster(const PreparedHead& head, const ClusterRequest& request, const Control& control) {
   return m_oracle->cluster(begin(head, control), request, control);
+}
+ClusterScores FakeBackend::scoreClusters(const ClusterScoresRequest& request, const Control& control) {
+  misbehave(control);
+  return m_oracle->scoreClusters(request, control);
 }
 
 }  // namespace sparsight

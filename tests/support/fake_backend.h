@@ -49,9 +49,11 @@ class FakeBackend final : public Backend {
                                     const Control& control) override;
   [[nodiscard]] ClusterResult cluster(const PreparedHead& head, const ClusterRequest& request,
                                       const Control& control) override;
+  [[nodiscard]] ClusterScores scoreClusters(const ClusterScoresRequest& request, const Control& control) override;
 
  private:
   class Head;
+  void misbehave(const Control& control);
   const PreparedHead& begin(const PreparedHead& head, const Control& control);
 
   Script& m_script;

@@ -39,8 +39,8 @@ using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::SizeIs;
 
-constexpr Op kAllOps[] = {Op::LseMap,   Op::Tile,      Op::Attend,  Op::AttendTop,
-                          Op::RowStats, Op::GlobalTop, Op::Cluster, Op::PermuteKeys};
+constexpr Op kAllOps[] = {Op::LseMap,    Op::Tile,    Op::Attend,      Op::AttendTop,    Op::RowStats,
+                          Op::GlobalTop, Op::Cluster, Op::PermuteKeys, Op::ScoreClusters};
 
 class CudaFaults : public ::testing::Test {
  protected:
@@ -58,6 +58,8 @@ class CudaFaults : public ::testing::Test {
     for (std::size_t i = 0; i < m_centroids.size(); ++i) m_centroids[i] = std::sin(static_cast<float>(i));
     for (std::size_t i = 0; i < 5 * 24; ++i) m_basis.push_back(std::cos(static_cast<float>(i)));
     m_lse.resize(333, 5.0F);
+    for (std::size_t i = 0; i < 150 * 24; ++i) m_queryCentroids.push_back(std::sin(0.7F * static_cast<float>(i)));
+    for (Index i = 0; i < 40; ++i) m_sizes.push_back(i % 9);
     for (Index i = 0; i < 400; ++i) m_order.push_back((i * 77 + 5) % 400);
   }
   void TearDown() override { resetEmulatedCuda(); }
@@ -121,6 +123,13 @@ class CudaFaults : public ::testing::Test {
           add(r.means);
         }
         break;
+      case Op::ScoreClusters: {
+        const ClusterScores r = backend.scoreClusters({24, m_queryCentroids, m_centroids, m_sizes, 0.2, 0.8}, control);
+        add(r.probabilities);
+        add(r.order);
+        add(r.crossing);
+        break;
+      }
       case Op::PermuteKeys: {
         // The values lie on the device before: they are moved with the keys.
         static_cast<void>(backend.attend(head, std::span(m_rows).first(1), {}, {control.stop, {}}));
@@ -155,8 +164,8 @@ class CudaFaults : public ::testing::Test {
 
   Executor m_executor{2};
   std::shared_ptr<const testing::OpHead> m_head;
-  std::vector<Index> m_rows, m_counts, m_bounds, m_cols, m_order;
-  std::vector<float> m_centroids, m_basis, m_lse;
+  std::vector<Index> m_rows, m_counts, m_bounds, m_cols, m_order, m_sizes;
+  std::vector<float> m_centroids, m_queryCentroids, m_basis, m_lse;
 };
 
 TEST_F(CudaFaults, EveryOperationEndsOnTheCpuWhenTheDeviceIsLost) {

@@ -98,6 +98,17 @@ std::vector<double> everything(Backend& backend, const testing::OpHead& tensors,
     append(all, r.sizes);
     append(all, r.means);
   }
+  // More key clusters than a block takes at once, all about as probable, so that the crossing lies behind the first of
+  // these steps.
+  std::vector<float> many(static_cast<std::size_t>(2300 * dim));
+  std::vector<Index> sizes(2300);
+  for (std::size_t i = 0; i < many.size(); ++i) many[i] = std::cos(static_cast<float>(i * i % 7919)) * 0.1F;
+  for (std::size_t i = 0; i < sizes.size(); ++i) sizes[i] = 1 + static_cast<Index>(i % 3);
+  const ClusterScores scores = backend.scoreClusters(
+      {dim, std::span(centroids).first(static_cast<std::size_t>(2 * dim)), many, sizes, 0.3, 0.9}, {});
+  append(all, scores.probabilities);
+  append(all, scores.order);
+  append(all, scores.crossing);
   return all;
 }
 

@@ -58,7 +58,7 @@ TEST_F(FallbackBackendTest, RunsOnThePrimaryAndPreparesOnlyThere) {
 }
 
 TEST_F(FallbackBackendTest, UnsupportedOperationRunsOnTheCpuAndIsNamed) {
-  m_script.unsupported = {Op::RowStats, Op::AttendTop, Op::GlobalTop, Op::Cluster};
+  m_script.unsupported = {Op::RowStats, Op::AttendTop, Op::GlobalTop, Op::Cluster, Op::ScoreClusters};
   std::vector<Index> rows(20);
   std::iota(rows.begin(), rows.end(), 0);
   const std::vector<Index> counts(20, 3);
@@ -68,12 +68,14 @@ TEST_F(FallbackBackendTest, UnsupportedOperationRunsOnTheCpuAndIsNamed) {
   EXPECT_EQ(m_backend->globalTop(*m_head, rows, 60, {}).count.size(), 20U);
   const std::span<const float> centroids = std::span(m_values).first(3 * 8);
   EXPECT_EQ(m_backend->cluster(*m_head, {Side::Key, 0, 30, centroids}, {}).labels.size(), 30U);
+  EXPECT_EQ(m_backend->scoreClusters({8, centroids, centroids}, {}).crossing.size(), 3U);
   EXPECT_EQ(m_script.calls, 0);
   EXPECT_EQ(m_script.prepared, 0) << "nothing is uploaded for operations that do not run there";
   EXPECT_EQ(m_cpuScript.prepared, 1);
   EXPECT_THAT(m_backend->takeFallbacks(),
               ElementsAre("row_stats: cuda -> cpu (unsupported)", "attend_top: cuda -> cpu (unsupported)",
-                          "global_top: cuda -> cpu (unsupported)", "cluster: cuda -> cpu (unsupported)"));
+                          "global_top: cuda -> cpu (unsupported)", "cluster: cuda -> cpu (unsupported)",
+                          "score_clusters: cuda -> cpu (unsupported)"));
   EXPECT_THAT(m_backend->takeFallbacks(), IsEmpty()) << "taken once";
   EXPECT_EQ(lse().lse, wanted());
   EXPECT_EQ(m_script.calls, 1) << "the rest still runs on the device";
@@ -170,6 +172,24 @@ TEST_F(FallbackBackendTest, OneHeadServesSeveralWrappers) {
   m_head.reset();
   EXPECT_EQ(m_script.liveHeads, 0);
   EXPECT_EQ(other.liveHeads, 0);
+}
+
+TEST_F(FallbackBackendTest, AnOperationWithoutAHeadFallsBackAlike) {
+  const std::span<const float> centroids = std::span(m_values).first(5 * 8);
+  const ClusterScoresRequest request{8, centroids, centroids};
+  const std::vector<double> want = createReferenceBackend()->scoreClusters(request, {}).probabilities;
+  m_script.failNext = ErrorCode::OutOfMemory;
+  EXPECT_EQ(m_backend->scoreClusters(request, {}).probabilities, want);
+  EXPECT_THAT(m_backend->takeFallbacks(),
+              ElementsAre("score_clusters: cuda -> cpu (out of device memory: fake failure)"));
+  m_script.cancelNext = true;
+  EXPECT_THROW(static_cast<void>(m_backend->scoreClusters(request, {})), Cancelled);
+  m_script.failNext = ErrorCode::Device;
+  EXPECT_EQ(m_backend->scoreClusters(request, {}).probabilities, want);
+  EXPECT_FALSE(m_script.alive);
+  EXPECT_EQ(m_backend->scoreClusters(request, {}).probabilities, want);
+  EXPECT_THAT(m_backend->takeFallbacks(), ElementsAre("score_clusters: cuda -> cpu (device error: fake failure)",
+                                                      "score_clusters: cuda -> cpu (cuda retired: fake failure)"));
 }
 
 TEST_F(FallbackBackendTest, KeysAreMovedOnThePrimaryAndGatheredOnceForTheCpu) {

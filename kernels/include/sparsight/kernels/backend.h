@@ -138,7 +138,33 @@ struct ClusterTask {
   ClusterRequest request;
 };
 
-enum class Op : std::uint8_t { LseMap, Tile, Attend, AttendTop, RowStats, GlobalTop, Cluster, PermuteKeys };
+/// Which key clusters each query cluster attends to, by their centroids (SVG2's and SVOO's identify_dynamic_map).
+struct ClusterScoresRequest {
+  Index dim = 0;                        ///< at least 1
+  std::span<const float> queries;       ///< [Kq, dim] centroids
+  std::span<const float> keys;          ///< [Kk, dim] centroids, Kk >= 1
+  std::span<const Index> weights = {};  ///< [Kk] tokens of each key cluster; empty: 1 each
+  double scale = 1.0;
+  double topP = 1.0;
+};
+/// P[i, j] = weight[j] exp(scale q_i.k_j - the row's largest) over the row's sum of these (over 1e-12 at least).
+struct ClusterScores {
+  std::vector<double> probabilities;  ///< [Kq, Kk]
+  std::vector<std::int32_t> order;    ///< [Kq, Kk] key clusters by falling P; ties: lowest number first
+  std::vector<Index> crossing;  ///< [Kq] how many of them, in this order, until their sum is above topP, at least 1
+};
+
+enum class Op : std::uint8_t {
+  LseMap,
+  Tile,
+  Attend,
+  AttendTop,
+  RowStats,
+  GlobalTop,
+  Cluster,
+  PermuteKeys,
+  ScoreClusters
+};
 [[nodiscard]] std::string_view opName(Op op) noexcept;
 
 struct BackendInfo {
@@ -201,6 +227,10 @@ class Backend {
   /// next is started. Here they follow one another.
   [[nodiscard]] virtual std::vector<ClusterResult> clusterAll(std::span<const ClusterTask> tasks,
                                                               const Control& control);
+
+  /// In double with one order of every sum and one exponential: the bits are the same on every backend and for every
+  /// thread count, so that plans are, too. Needs no head.
+  [[nodiscard]] virtual ClusterScores scoreClusters(const ClusterScoresRequest& request, const Control& control);
 
   /// Operations that did not run where asked since the last call, e.g. "attend: cuda -> cpu (unsupported)".
   [[nodiscard]] virtual std::vector<std::string> takeFallbacks() { return {}; }
