@@ -187,6 +187,13 @@ void scoreClusters(benchmark::State& state, Index dim, int threads) {
           [&] { benchmark::DoNotOptimize(backend->scoreClusters(clusters.request(), {}).order.data()); });
 }
 
+void selectLargest(benchmark::State& state, Index blocks, int threads) {
+  Executor executor(threads);
+  const auto backend = createBackend("cpu", executor);
+  const BlockCase map(blocks);
+  measure(state, threads, 0, [&] { benchmark::DoNotOptimize(backend->selectLargest(map.request(), {}).data()); });
+}
+
 /// AdaSpa's block scores (sum of p per 64 x 64 block): `cached` against a row LSE that an earlier search left, else
 /// with the LSE found on the way.
 void adaSpaSearch(benchmark::State& state, Index tokens, Index dim, DType dtype, int threads, bool cached) {
@@ -235,6 +242,11 @@ void registerAll() {
       benchmark::RegisterBenchmark(
           fmt::format("score_clusters/q{}_k{}/d{}/threads:{}", kQueryClusters, kClusters, dim, threads).c_str(),
           [=](benchmark::State& state) { scoreClusters(state, dim, threads); })
+          ->Unit(benchmark::kMillisecond);
+    }
+    for (const Index blocks : {512, 1857}) {  // of 64 tokens, of 32,760 and 118,800
+      benchmark::RegisterBenchmark(fmt::format("select_largest/{}/threads:{}", blocks, threads).c_str(),
+                                   [=](benchmark::State& state) { selectLargest(state, blocks, threads); })
           ->Unit(benchmark::kMillisecond);
     }
     add("memory", [threads](benchmark::State& state) { peakMemory(state, threads); });

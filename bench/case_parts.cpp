@@ -78,6 +78,11 @@ ClusterCase::ClusterCase(Index dimension) : dim(dimension), keys(randomCentroids
   for (Index j = 0; j < kClusters; ++j) sizes.push_back(static_cast<Index>(random() % 60));
 }
 
+BlockCase::BlockCase(Index side) : blocks(side), counts(static_cast<std::size_t>(side), side / 5) {
+  std::mt19937_64 random(29);
+  for (Index i = 0; i < side * side; ++i) values.push_back(std::ldexp(static_cast<double>(random() >> 11U), -53));
+}
+
 ClusterScoresRequest ClusterCase::request() const {
   return {dim, queries, keys, sizes, 1.0 / std::sqrt(static_cast<double>(dim)), 0.9};
 }

@@ -50,6 +50,15 @@ struct ClusterCase {
   }
 };
 
+/// A map of blocks x blocks masses of which a fifth is kept, row by row.
+struct BlockCase {
+  explicit BlockCase(Index blocks);
+  Index blocks;
+  std::vector<double> values;
+  std::vector<Index> counts;
+  [[nodiscard]] SelectRequest request() const { return {blocks, values, counts}; }
+};
+
 /// A head on the backend under measurement and on the oracle.
 struct Compared {
   Backend& backend;

@@ -207,6 +207,15 @@ void scoreClusters(benchmark::State& state, Index dim) {
   });
 }
 
+/// AdaSpa's choice of a fifth of the blocks of each row.
+void selectLargest(benchmark::State& state, Index blocks) {
+  Setup s(4096, 128, DType::BF16);
+  const BlockCase map(blocks);
+  measureDevice(state, s, 0, [&](const PreparedHead&) {
+    benchmark::DoNotOptimize(s.backend->selectLargest(map.request(), {}).data());
+  });
+}
+
 }  // namespace
 #endif
 
@@ -244,6 +253,13 @@ void registerCuda() {
   for (const Index dim : {64, 128}) {
     const std::string name = fmt::format("cuda/score_clusters/q{}_k{}/d{}/device", kQueryClusters, kClusters, dim);
     benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) { scoreClusters(state, dim); })
+        ->Unit(benchmark::kMillisecond)
+        ->UseManualTime()
+        ->Iterations(1);
+  }
+  for (const Index blocks : {512, 1857}) {
+    benchmark::RegisterBenchmark(fmt::format("cuda/select_largest/{}/device", blocks).c_str(),
+                                 [=](benchmark::State& state) { selectLargest(state, blocks); })
         ->Unit(benchmark::kMillisecond)
         ->UseManualTime()
         ->Iterations(1);

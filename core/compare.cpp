@@ -149,6 +149,9 @@ class MemoBackend final : public Backend {
   ClusterScores scoreClusters(const ClusterScoresRequest& request, const Control& control) override {
     return m_inner.scoreClusters(request, control);
   }
+  std::vector<std::uint8_t> selectLargest(const SelectRequest& request, const Control& control) override {
+    return m_inner.selectLargest(request, control);
+  }
   std::vector<std::string> takeFallbacks() override { return m_inner.takeFallbacks(); }
 
  private:

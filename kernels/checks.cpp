@@ -28,6 +28,8 @@ std::string_view opName(Op op) noexcept {
       return "permute_keys";
     case Op::ScoreClusters:
       return "score_clusters";
+    case Op::SelectLargest:
+      return "select_largest";
   }
   return "unknown";
 }
@@ -38,6 +40,12 @@ namespace {
 constexpr std::size_t kMostClusters = std::size_t{1} << 30U;
 
 [[noreturn]] void reject(const std::string& message) { throw Error(ErrorCode::InvalidArgument, message); }
+
+void checkNotNegative(std::span<const Index> numbers, const char* what) {
+  for (const Index number : numbers) {
+    if (number < 0) reject(fmt::format("{} of {} is negative", what, number));
+  }
+}
 
 void checkMatrix(const MatrixView& m, const char* name) {
   if (m.rows < 0 || m.cols <= 0)
@@ -141,9 +149,7 @@ void checkKeep(const AttentionIn& in, std::span<const Index> rows, const RowKeep
 
 void checkCounts(std::span<const Index> rows, std::span<const Index> counts) {
   if (rows.size() != counts.size()) reject(fmt::format("{} key counts for {} rows", counts.size(), rows.size()));
-  for (const Index count : counts) {
-    if (count < 0) reject(fmt::format("a key count of {} is negative", count));
-  }
+  checkNotNegative(counts, "a key count");
 }
 
 void checkMass(double mass) {
@@ -178,10 +184,18 @@ void checkClusterScores(const ClusterScoresRequest& request) {
   if (!request.weights.empty() && request.weights.size() != request.keys.size() / dim) {
     reject(fmt::format("{} weights for {} key clusters", request.weights.size(), request.keys.size() / dim));
   }
-  for (const Index weight : request.weights) {
-    if (weight < 0) reject(fmt::format("a cluster weight of {} is negative", weight));
-  }
+  checkNotNegative(request.weights, "a cluster weight");
   if (!std::isfinite(request.scale) || std::isnan(request.topP)) reject("scale or top-p is not a number");
+}
+
+void checkSelect(const SelectRequest& request) {
+  const auto columns = static_cast<std::size_t>(std::max<Index>(request.columns, 1));
+  if (request.columns < 1 || request.values.size() != request.counts.size() * columns ||
+      (!request.excluded.empty() && request.excluded.size() != columns)) {
+    reject(fmt::format("{} values and {} exclusions do not make {} rows of {}", request.values.size(),
+                       request.excluded.size(), request.counts.size(), request.columns));
+  }
+  checkNotNegative(request.counts, "a number of values to keep");
 }
 
 void checkOrder(const AttentionIn& in, std::span<const Index> order) {

@@ -19,6 +19,7 @@ void checkMass(double mass);
 void checkTotal(Index total);
 void checkCluster(const AttentionIn& in, const ClusterRequest& request);
 void checkClusterScores(const ClusterScoresRequest& request);
+void checkSelect(const SelectRequest& request);
 /// A permutation of the keys.
 void checkOrder(const AttentionIn& in, std::span<const Index> order);
 

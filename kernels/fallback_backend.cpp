@@ -272,15 +272,23 @@ std::vector<ClusterResult> FallbackBackend::clusterAll(std::span<const ClusterTa
   return Backend::clusterAll(tasks, control);
 }
 
+template <class Call>
+auto FallbackBackend::runWithoutHead(Op op, Index width, const Call& call) {
+  MatrixView rows;
+  rows.cols = width;
+  std::invoke_result_t<const Call&, Backend&> result;
+  if (ranOnPrimary(op, rows, nullptr, [&](Backend& primary) { result = call(primary); })) return result;
+  return call(*m_cpu);
+}
+
 ClusterScores FallbackBackend::scoreClusters(const ClusterScoresRequest& request, const Control& control) {
-  MatrixView centroids;
-  centroids.cols = request.dim;
-  ClusterScores scores;
-  if (ranOnPrimary(Op::ScoreClusters, centroids, nullptr,
-                   [&](Backend& primary) { scores = primary.scoreClusters(request, control); })) {
-    return scores;
-  }
-  return m_cpu->scoreClusters(request, control);
+  return runWithoutHead(Op::ScoreClusters, request.dim,
+                        [&](Backend& backend) { return backend.scoreClusters(request, control); });
+}
+
+std::vector<std::uint8_t> FallbackBackend::selectLargest(const SelectRequest& request, const Control& control) {
+  return runWithoutHead(Op::SelectLargest, 1,
+                        [&](Backend& backend) { return backend.selectLargest(request, control); });
 }
 
 void FallbackBackend::takeNotes() {

@@ -57,6 +57,7 @@ class FallbackBackend final : public Backend {
   [[nodiscard]] std::vector<ClusterResult> clusterAll(std::span<const ClusterTask> tasks,
                                                       const Control& control) override;
   [[nodiscard]] ClusterScores scoreClusters(const ClusterScoresRequest& request, const Control& control) override;
+  [[nodiscard]] std::vector<std::uint8_t> selectLargest(const SelectRequest& request, const Control& control) override;
   /// Distinct lines in the order of their first occurrence.
   [[nodiscard]] std::vector<std::string> takeFallbacks() override;
 
@@ -66,6 +67,9 @@ class FallbackBackend final : public Backend {
   /// head: its memory there is given back on a fault; may be null.
   template <class Call>
   bool ranOnPrimary(Op op, const MatrixView& q, const Head* head, const Call& call);
+  /// An operation without a head, of rows of `width` numbers.
+  template <class Call>
+  auto runWithoutHead(Op op, Index width, const Call& call);
   template <class Call>
   auto run(Op op, const PreparedHead& prepared, const Control& control, const Call& call);
   [[nodiscard]] static const Head& cast(const PreparedHead& prepared);

@@ -87,38 +87,36 @@ class AdaSpaState final : public MethodState {
 
 // The kept blocks for a removed fraction; ties go to the lower block.
 [[nodiscard]] std::vector<std::uint8_t> select(const std::vector<double>& scores, const Blocks& blocks, double sparsity,
-                                               const Rules& rules, const Control& control) {
+                                               const Rules& rules, Backend& backend, const Control& control) {
+  const Control inner{control.stop, {}};
   const Index n = blocks.count();
   const Index sink = rules.sink ? blocks.textCount() : 0;
+  const Index open = n - sink;  // blocks a side that have to be chosen
   const auto isSink = [&](Index i) { return rules.sink && blocks.text[at(i)] != 0; };
-  std::vector<std::uint8_t> mask(at(n * n), 0);
-  std::vector<Index> candidates;
-  const auto keepLargest = [&](Index count) {
-    count = std::min(count, static_cast<Index>(candidates.size()));
-    std::nth_element(candidates.begin(), candidates.begin() + count, candidates.end(), [&](Index a, Index b) {
-      return scores[at(a)] != scores[at(b)] ? scores[at(a)] > scores[at(b)] : a < b;
-    });
-    for (Index i = 0; i < count; ++i) mask[at(candidates[at(i)])] = 1;
-    candidates.clear();
-  };
   const double keep = 1.0 - sparsity;
-  for (Index i = 0; i < n; ++i) {
-    control.checkpoint();
-    for (Index j = 0; j < n; ++j) {
-      if (isSink(i) || isSink(j)) {
-        mask[at(i * n + j)] = 1;
-      } else {
-        candidates.push_back(i * n + j);
-      }
+  std::vector<std::uint8_t> sinks;
+  if (sink > 0) sinks = blocks.text;
+  if (open == 0) return std::vector<std::uint8_t>(at(n * n), 1);
+  if (!rules.row) {
+    std::vector<std::uint8_t> outside;
+    for (Index i = 0; i < n && sink > 0; ++i) {
+      for (Index j = 0; j < n; ++j) outside.push_back(isSink(i) || isSink(j) ? 1 : 0);
     }
-    if (!rules.row || candidates.empty()) continue;
-    keepLargest(std::max<Index>(1, rules.sinkInBudget ? roundedShare(keep, n) - sink
-                                                      : roundedShare(keep, static_cast<Index>(candidates.size()))));
+    const Index candidates = open * open;
+    const std::vector<Index> count{std::max<Index>(
+        1, rules.sinkInBudget ? roundedShare(keep, n * n) - (n * n - candidates) : roundedShare(keep, candidates))};
+    std::vector<std::uint8_t> mask = backend.selectLargest({n * n, scores, count, outside}, inner);
+    for (std::size_t i = 0; i < outside.size(); ++i) mask[i] = static_cast<std::uint8_t>(mask[i] | outside[i]);
+    return mask;
   }
-  if (!rules.row && !candidates.empty()) {
-    const auto open = static_cast<Index>(candidates.size());
-    keepLargest(
-        std::max<Index>(1, rules.sinkInBudget ? roundedShare(keep, n * n) - (n * n - open) : roundedShare(keep, open)));
+  const Index each = std::max<Index>(1, rules.sinkInBudget ? roundedShare(keep, n) - sink : roundedShare(keep, open));
+  // Rows of text keep everything: what is chosen in them does not matter.
+  const std::vector<Index> counts(at(n), each);
+  std::vector<std::uint8_t> mask = backend.selectLargest({n, scores, counts, sinks}, inner);
+  for (Index i = 0; i < n && sink > 0; ++i) {
+    for (Index j = 0; j < n; ++j) {
+      if (isSink(i) || isSink(j)) mask[at(i * n + j)] = 1;
+    }
   }
   return mask;
 }
@@ -222,7 +220,7 @@ class AdaSpaMethod final : public Method {
       own.pending[number] = search(input, own, backend, control);
     }
     const bool searched = own.pending.contains(number);
-    if (searched) settle(input, blocks, own, control);
+    if (searched) settle(input, blocks, own, backend, control);
     const Found& found = own.found.at(number);
     if (input.stages != nullptr) showOutcome(input, blocks, found);
 
@@ -514,7 +512,8 @@ class AdaSpaMethod final : public Method {
   }
 
   // Levels and masks of all heads that were searched at this step.
-  static void settle(const MethodInput& input, const Blocks& blocks, AdaSpaState& state, const Control& control) {
+  static void settle(const MethodInput& input, const Blocks& blocks, AdaSpaState& state, Backend& backend,
+                     const Control& control) {
     const ParamSet& params = input.params;
     const double base = params.real("sparsity");
     const Rules rules{params.text("selection") == "row", params.flag("text_sink"), params.flag("sink_in_budget")};
@@ -524,7 +523,7 @@ class AdaSpaMethod final : public Method {
     const int shown = input.head.id.head;
     for (const auto& [head, search] : state.pending) {
       Found& found = results[head];
-      found.mask = select(search.scores, blocks, base, rules, control);
+      found.mask = select(search.scores, blocks, base, rules, backend, control);
       found.baseRecall = found.recall = recallOf(search.scores, found.mask);
       found.sparsity = base;
       if (found.baseRecall > params.real("recall_threshold")) ++above;
@@ -545,7 +544,7 @@ class AdaSpaMethod final : public Method {
         Found& found = results[head];
         found.level = level;
         found.sparsity = sparsity;
-        found.mask = select(state.pending[head].scores, blocks, sparsity, rules, control);
+        found.mask = select(state.pending[head].scores, blocks, sparsity, rules, backend, control);
         found.recall = recallOf(state.pending[head].scores, found.mask);
       };
       for (Index i = 0; i < moved; ++i) {
@@ -563,7 +562,7 @@ class AdaSpaMethod final : public Method {
       found.lseStep = search.lseStep;
       found.scores.assign(search.scores.begin(), search.scores.end());
       if (!search.fresh.empty()) {
-        const auto best = select(search.fresh, blocks, found.sparsity, rules, control);
+        const auto best = select(search.fresh, blocks, found.sparsity, rules, backend, control);
         found.staleCost = recallOf(search.fresh, best) - recallOf(search.fresh, found.mask);
         found.lseShift = search.lseShift;
       }

@@ -18,6 +18,7 @@
 #include "cpu/cpu_head.h"
 #include "cpu/map_pass.h"
 #include "cpu/row_ops.h"
+#include "select_largest.h"
 
 namespace sparsight {
 namespace {
@@ -156,6 +157,20 @@ class CpuBackend final : public Backend {
   ClusterScores scoreClusters(const ClusterScoresRequest& request, const Control& control) override {
     detail::checkClusterScores(request);
     return cpu::scoreClusters(request, m_simd, m_executor, control);
+  }
+  std::vector<std::uint8_t> selectLargest(const SelectRequest& request, const Control& control) override {
+    constexpr Index kGrain = 16;
+    detail::checkSelect(request);
+    std::vector<std::uint8_t> kept(request.values.size());
+    m_executor.parallelFor(static_cast<Index>(request.counts.size()), kGrain, control, [&](Index first, Index last) {
+      detail::RowSelector selector(request);
+      for (Index row = first; row < last; ++row) {
+        selector.select(static_cast<std::size_t>(row),
+                        std::span(kept).subspan(static_cast<std::size_t>(row * request.columns),
+                                                static_cast<std::size_t>(request.columns)));
+      }
+    });
+    return kept;
   }
 
  private:

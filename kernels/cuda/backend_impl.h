@@ -143,6 +143,7 @@ class CudaBackend final : public Backend {
   [[nodiscard]] std::vector<ClusterResult> clusterAll(std::span<const ClusterTask> tasks,
                                                       const Control& control) override;
   [[nodiscard]] ClusterScores scoreClusters(const ClusterScoresRequest& request, const Control& control) override;
+  [[nodiscard]] std::vector<std::uint8_t> selectLargest(const SelectRequest& request, const Control& control) override;
   [[nodiscard]] std::vector<std::string> takeFallbacks() override { return std::exchange(m_notes, {}); }
 
   [[nodiscard]] Path path() const noexcept { return m_path; }
@@ -160,7 +161,7 @@ class CudaBackend final : public Backend {
     DeviceBuffer entropy, top1, rowMax, rowLog2Sum, rowPairs, rowAbove, rowEqual, histogram;
     DeviceBuffer centres, centreProfiles, centreSquares, basis, basisRows, parts, profiles, pointSquares;
     DeviceBuffer labels, nearest, segments, members, memberFirst, means;
-    DeviceBuffer keyOrder, queryCentres, weights, probabilities, ranking, crossing;
+    DeviceBuffer keyOrder, queryCentres, weights, probabilities, ranking, crossing, kept, excluded;
   };
   struct Timer {
     cudaEvent_t first = nullptr, last = nullptr;

@@ -14,6 +14,7 @@
 #include "cuda/permute.h"
 #include "cuda/pooled_map.h"
 #include "cuda/score_rows.h"
+#include "cuda/select_largest.h"
 
 namespace sparsight::cuda {
 
@@ -68,6 +69,8 @@ cudaError_t launchMeans(DType dtype, const Batch<MeansParams>& batch, Index task
 cudaError_t launchCentroidDots(const CentroidScoresParams& params, cudaStream_t stream);
 cudaError_t launchCentroidSoftmax(const CentroidScoresParams& params, cudaStream_t stream);
 cudaError_t launchCentroidOrder(const CentroidScoresParams& params, cudaStream_t stream);
+
+cudaError_t launchSelectLargest(const SelectLargestParams& params, Index rows, cudaStream_t stream);
 
 /// Blocks of a gather.
 constexpr Index gatherBlocksOf(const GatherParams& params) {

@@ -678,6 +678,36 @@ void checkScoreClusters(Backend& backend, const OpCase& c) {
   }
 }
 
+void checkSelectLargest(Backend& backend, const OpCase& c) {
+  Random random(3);
+  std::vector<double> values(at(c.queries * c.keys));
+  // Few different values in every second row, and zeros: ties at the cut.
+  for (Index i = 0; i < c.queries; ++i) {
+    for (Index j = 0; j < c.keys; ++j) {
+      const double value = random.uniform();
+      values[at(i * c.keys + j)] = i % 2 == 0 ? value * value : std::floor(3 * value) * 1e-300;
+    }
+  }
+  const std::vector<Index> choices{0, 1, 2, c.keys / 3, c.keys - 1, c.keys, c.keys + 5};
+  std::vector<Index> counts;
+  for (Index i = 0; i < c.queries; ++i) counts.push_back(std::max<Index>(0, choices[at(i) % choices.size()]));
+  std::vector<std::uint8_t> excluded;
+  for (Index j = 0; j < c.keys && c.keyPadding; ++j) excluded.push_back(random.below(4) == 0 ? 1 : 0);
+  const std::vector<std::uint8_t> got = backend.selectLargest({c.keys, values, counts, excluded}, {});
+  ASSERT_EQ(got.size(), values.size());
+  for (Index i = 0; i < c.queries; ++i) {
+    std::vector<Index> order;
+    for (Index j = 0; j < c.keys; ++j) {
+      if (excluded.empty() || excluded[at(j)] == 0) order.push_back(j);
+    }
+    const double* const row = values.data() + i * c.keys;
+    std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) { return row[a] > row[b]; });
+    std::vector<std::uint8_t> want(at(c.keys), 0);
+    for (std::size_t n = 0; n < order.size() && static_cast<Index>(n) < counts[at(i)]; ++n) want[at(order[n])] = 1;
+    ASSERT_TRUE(std::equal(want.begin(), want.end(), got.begin() + i * c.keys)) << "row " << i;
+  }
+}
+
 void checkAllOps(Backend& backend, const OpCase& c) {
   struct Check {
     Op op;
@@ -691,7 +721,8 @@ void checkAllOps(Backend& backend, const OpCase& c) {
                                {Op::GlobalTop, checkGlobalTop},
                                {Op::Cluster, checkCluster},
                                {Op::PermuteKeys, checkPermuteKeys},
-                               {Op::ScoreClusters, checkScoreClusters}};
+                               {Op::ScoreClusters, checkScoreClusters},
+                               {Op::SelectLargest, checkSelectLargest}};
   for (const Check& check : kChecks) {
     if (!backend.supports(check.op, c.dtype, c.dim)) continue;
     SCOPED_TRACE(fmt::format("{} of {}", opName(check.op), c.name));

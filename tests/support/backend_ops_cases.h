@@ -59,6 +59,8 @@ void checkCluster(Backend& backend, const OpCase& opCase);
 void checkPermuteKeys(Backend& backend, const OpCase& opCase);
 /// The oracle's bits, with the head's tokens for centroids.
 void checkScoreClusters(Backend& backend, const OpCase& opCase);
+/// The largest by a plain sort.
+void checkSelectLargest(Backend& backend, const OpCase& opCase);
 /// All operations that the backend supports for the case; named by opName.
 void checkAllOps(Backend& backend, const OpCase& opCase);
 

@@ -23,6 +23,7 @@
 #include "cuda/map_ops.cpp"
 #include "cuda/permute_ops.cpp"
 #include "cuda/row_ops.cpp"
+#include "cuda/select_ops.cpp"
 #include "cuda/uploader.cpp"
 #include "tests/support/emulated_cuda/thread_block.h"
 #include "tests/support/emulated_hopper.h"
@@ -294,6 +295,11 @@ cudaError_t launchCentroidSoftmax(const CentroidScoresParams& params, cudaStream
 cudaError_t launchCentroidOrder(const CentroidScoresParams& params, cudaStream_t stream) {
   return runShared<CentroidOrderState, CentroidOrderShared>(
       stream, params.rowCount, 1, [&](auto& block, auto& shared) { centroidOrderBody(block, shared, params); });
+}
+
+cudaError_t launchSelectLargest(const SelectLargestParams& params, Index rows, cudaStream_t stream) {
+  return runShared<SelectLargestState, SelectLargestShared>(
+      stream, rows, 1, [&](auto& block, auto& shared) { selectLargestBody(block, shared, params); });
 }
 
 cudaError_t launchGather(const GatherParams& params, cudaStream_t stream) {

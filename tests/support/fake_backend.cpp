@@ -90,5 +90,9 @@ ClusterScores FakeBackend::scoreClusters(const ClusterScoresRequest& request, co
   misbehave(control);
   return m_oracle->scoreClusters(request, control);
 }
+std::vector<std::uint8_t> FakeBackend::selectLargest(const SelectRequest& request, const Control& control) {
+  misbehave(control);
+  return m_oracle->selectLargest(request, control);
+}
 
 }  // namespace sparsight

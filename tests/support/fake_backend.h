@@ -50,6 +50,7 @@ class FakeBackend final : public Backend {
   [[nodiscard]] ClusterResult cluster(const PreparedHead& head, const ClusterRequest& request,
                                       const Control& control) override;
   [[nodiscard]] ClusterScores scoreClusters(const ClusterScoresRequest& request, const Control& control) override;
+  [[nodiscard]] std::vector<std::uint8_t> selectLargest(const SelectRequest& request, const Control& control) override;
 
  private:
   class Head;

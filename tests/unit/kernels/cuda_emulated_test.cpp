@@ -424,7 +424,7 @@ TEST_F(CudaEmulated, RefusesForeignHeadsAndWideOnes) {
   const auto foreign = m_oracle->prepare(head.in, nullptr, {});
   EXPECT_THROW(static_cast<void>(m_cuda->lseMap(*foreign, {}, {})), Error);
   for (const Op op : {Op::LseMap, Op::Tile, Op::Attend, Op::AttendTop, Op::RowStats, Op::GlobalTop, Op::Cluster,
-                      Op::PermuteKeys, Op::ScoreClusters}) {
+                      Op::PermuteKeys, Op::ScoreClusters, Op::SelectLargest}) {
     EXPECT_TRUE(m_cuda->supports(op, DType::F16, 256));
     EXPECT_FALSE(m_cuda->supports(op, DType::F16, 257));
   }

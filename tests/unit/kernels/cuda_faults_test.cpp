@@ -39,8 +39,8 @@ using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::SizeIs;
 
-constexpr Op kAllOps[] = {Op::LseMap,    Op::Tile,    Op::Attend,      Op::AttendTop,    Op::RowStats,
-                          Op::GlobalTop, Op::Cluster, Op::PermuteKeys, Op::ScoreClusters};
+constexpr Op kAllOps[] = {Op::LseMap,    Op::Tile,    Op::Attend,      Op::AttendTop,     Op::RowStats,
+                          Op::GlobalTop, Op::Cluster, Op::PermuteKeys, Op::ScoreClusters, Op::SelectLargest};
 
 class CudaFaults : public ::testing::Test {
  protected:
@@ -128,6 +128,13 @@ class CudaFaults : public ::testing::Test {
         add(r.probabilities);
         add(r.order);
         add(r.crossing);
+        break;
+      }
+      case Op::SelectLargest: {
+        std::vector<double> values;
+        for (Index i = 0; i < 200 * 90; ++i) values.push_back(std::abs(std::sin(static_cast<double>(i))));
+        const std::vector<Index> counts(200, 30);
+        add(backend.selectLargest({90, values, counts}, control));
         break;
       }
       case Op::PermuteKeys: {

@@ -109,6 +109,12 @@ std::vector<double> everything(Backend& backend, const testing::OpHead& tensors,
   append(all, scores.probabilities);
   append(all, scores.order);
   append(all, scores.crossing);
+  // Rows of distinct values, and of ties over more columns than a block has threads.
+  std::vector<double> blockMap(2 * 700);
+  for (std::size_t i = 0; i < blockMap.size(); ++i)
+    blockMap[i] = i < 700 ? std::abs(std::sin(static_cast<double>(i))) : static_cast<double>(i % 3);
+  const std::vector<Index> kept{100, 400};
+  append(all, backend.selectLargest({700, blockMap, kept}, {}));
   return all;
 }
 

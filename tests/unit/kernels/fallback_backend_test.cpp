@@ -58,7 +58,8 @@ TEST_F(FallbackBackendTest, RunsOnThePrimaryAndPreparesOnlyThere) {
 }
 
 TEST_F(FallbackBackendTest, UnsupportedOperationRunsOnTheCpuAndIsNamed) {
-  m_script.unsupported = {Op::RowStats, Op::AttendTop, Op::GlobalTop, Op::Cluster, Op::ScoreClusters};
+  m_script.unsupported = {Op::RowStats, Op::AttendTop,     Op::GlobalTop,
+                          Op::Cluster,  Op::ScoreClusters, Op::SelectLargest};
   std::vector<Index> rows(20);
   std::iota(rows.begin(), rows.end(), 0);
   const std::vector<Index> counts(20, 3);
@@ -69,13 +70,16 @@ TEST_F(FallbackBackendTest, UnsupportedOperationRunsOnTheCpuAndIsNamed) {
   const std::span<const float> centroids = std::span(m_values).first(3 * 8);
   EXPECT_EQ(m_backend->cluster(*m_head, {Side::Key, 0, 30, centroids}, {}).labels.size(), 30U);
   EXPECT_EQ(m_backend->scoreClusters({8, centroids, centroids}, {}).crossing.size(), 3U);
+  const std::vector<double> values{1, 3, 2};
+  const std::vector<Index> one{1};
+  EXPECT_THAT(m_backend->selectLargest({3, values, one}, {}), ElementsAre(0, 1, 0));
   EXPECT_EQ(m_script.calls, 0);
   EXPECT_EQ(m_script.prepared, 0) << "nothing is uploaded for operations that do not run there";
   EXPECT_EQ(m_cpuScript.prepared, 1);
   EXPECT_THAT(m_backend->takeFallbacks(),
               ElementsAre("row_stats: cuda -> cpu (unsupported)", "attend_top: cuda -> cpu (unsupported)",
                           "global_top: cuda -> cpu (unsupported)", "cluster: cuda -> cpu (unsupported)",
-                          "score_clusters: cuda -> cpu (unsupported)"));
+                          "score_clusters: cuda -> cpu (unsupported)", "select_largest: cuda -> cpu (unsupported)"));
   EXPECT_THAT(m_backend->takeFallbacks(), IsEmpty()) << "taken once";
   EXPECT_EQ(lse().lse, wanted());
   EXPECT_EQ(m_script.calls, 1) << "the rest still runs on the device";

@@ -154,6 +154,14 @@ struct ClusterScores {
   std::vector<Index> crossing;  ///< [Kq] how many of them, in this order, until their sum is above topP, at least 1
 };
 
+/// The largest values of each row of a map (AdaSpa's choice of blocks).
+struct SelectRequest {
+  Index columns = 0;                            ///< at least 1
+  std::span<const double> values;               ///< [rows, columns], none negative
+  std::span<const Index> counts;                ///< [rows] how many to keep; more than there are: all
+  std::span<const std::uint8_t> excluded = {};  ///< [columns] 1: never kept; empty: none
+};
+
 enum class Op : std::uint8_t {
   LseMap,
   Tile,
@@ -163,7 +171,8 @@ enum class Op : std::uint8_t {
   GlobalTop,
   Cluster,
   PermuteKeys,
-  ScoreClusters
+  ScoreClusters,
+  SelectLargest
 };
 [[nodiscard]] std::string_view opName(Op op) noexcept;
 
@@ -231,6 +240,10 @@ class Backend {
   /// In double with one order of every sum and one exponential: the bits are the same on every backend and for every
   /// thread count, so that plans are, too. Needs no head.
   [[nodiscard]] virtual ClusterScores scoreClusters(const ClusterScoresRequest& request, const Control& control);
+
+  /// 1 where a value is among the largest of its row, [rows, columns]; ties go to the lowest column. Exact: the same on
+  /// every backend and for every thread count. Needs no head.
+  [[nodiscard]] virtual std::vector<std::uint8_t> selectLargest(const SelectRequest& request, const Control& control);
 
   /// Operations that did not run where asked since the last call, e.g. "attend: cuda -> cpu (unsupported)".
   [[nodiscard]] virtual std::vector<std::string> takeFallbacks() { return {}; }
