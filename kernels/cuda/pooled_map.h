@@ -270,7 +270,7 @@ SPARSIGHT_DEVICE void cellsBody(Block& block, CellsShared& shared, const CellsPa
         s.count += shared.count[lane][t];
       }
     });
-    block.sync();  // before the next step writes; no test shows it yet
+    block.sync();  // before the next step writes
     step = stepEnd;
   }
   block.each([&](int t, auto& s) {

@@ -63,6 +63,10 @@ std::vector<double> everything(Backend& backend, const testing::OpHead& tensors,
   append(all, map.lse);
   append(all, map.mean);
   append(all, map.max);
+  // Equal queries have equal rows in the map: whoever counts some of them twice finds the same mean. Here they differ.
+  std::vector<float> lse(static_cast<std::size_t>(queries));
+  for (std::size_t i = 0; i < lse.size(); ++i) lse[i] = 5.0F + 0.01F * static_cast<float>(i);
+  append(all, backend.tile(*head, lse, {0, queries, 0, keys, 1, 3}, Reduce::Mean, {}));
   std::vector<Index> rows;
   std::vector<Index> counts;
   for (Index i = 0; i < queries; i += 3) {
@@ -141,13 +145,13 @@ TEST_P(CudaThreads, WhoeverGoesFirstTheBitsAreTheSame) {
     }
   }
 }
-// Says on its line that it changes no result, or that none of these cases shows that it does.
+// Says on its line that it changes no result.
 bool isExcused(const emulated::Barrier& barrier) {
   std::ifstream source(std::string(SPARSIGHT_SOURCE_DIR "/kernels/cuda/") + barrier.file);
   std::string line;
   for (unsigned n = 0; n < barrier.line; ++n) std::getline(source, line);
   EXPECT_THAT(line, ::testing::HasSubstr("sync()")) << barrier.file << ":" << barrier.line;
-  return line.find("// formal: ") != std::string::npos || line.find("no test shows it yet") != std::string::npos;
+  return line.find("// formal: ") != std::string::npos;
 }
 
 // Nothing would be shown by equal bits if these tests could not see a barrier that is missing: each is left out in
