@@ -1084,6 +1084,7 @@ void MainWindow::applySettings(const Settings& settings) {
   JobSpec spec;
   spec.name = "Remember the settings";
   spec.lane = Lane::Io;
+  spec.supersedeTag = spec.name;
   m_session.jobs()
       .submit<bool>(
           std::move(spec),

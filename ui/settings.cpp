@@ -87,6 +87,7 @@ void rememberLater(JobQueue& jobs, const QString& key, const QVariant& value) {
   JobSpec spec;
   spec.name = "Remember " + key.toStdString();
   spec.lane = Lane::Io;
+  spec.supersedeTag = spec.name;  // the last one stays
   jobs.submit<bool>(
           std::move(spec),
           [key, value](JobContext&) {
