@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <exception>
 #include <fstream>
 #include <set>
 #include <stdexcept>
@@ -182,8 +183,12 @@ TEST_P(CudaThreads, NoBarrierCanBeLeftOut) {
       alarm(10);  // a search that never ends is no equal result either
       emulated::machine().leftOut = barrier;
       bool seen = false;
-      for (const ThreadOrder order : {ThreadOrder::Reversed, ThreadOrder::Forward, ThreadOrder::Random}) {
-        seen = seen || differ(results(order), want);
+      try {
+        for (const ThreadOrder order : {ThreadOrder::Reversed, ThreadOrder::Forward, ThreadOrder::Random}) {
+          seen = seen || differ(results(order), want);
+        }
+      } catch (const std::exception&) {
+        seen = true;  // what was read too early sent threads to different barriers
       }
       _exit(seen ? 1 : 0);
     }
