@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstdio>
 #include <ctime>
+#include <functional>
 #include <utility>
 #include <vector>
 
@@ -91,6 +92,9 @@ class FrameRecorder : public QApplication {
     const QEvent::Type type = event->type();
     const bool paints = type == QEvent::Paint || type == QEvent::UpdateRequest;
     const QString name = m_depth == 0 ? nameOf(receiver, type) : QString();  // the receiver may be gone afterwards
+    const bool frame = type == QEvent::UpdateRequest && m_updates == 0;
+    if (frame)
+      for (Awaited& each : m_awaited) each.shown = each.shown || each.ready();
     const Span start = Span::now();
     ++m_depth;
     if (type == QEvent::UpdateRequest) ++m_updates;
@@ -105,6 +109,8 @@ class FrameRecorder : public QApplication {
       m_now.framesCpu.add(all.cpu);
       ++m_frames;
       if (all.cpu > m_slow) slow("frame", start, all, QString());
+      for (Awaited& each : m_awaited)
+        if (each.shown && each.at < 0) each.at = (start + all).wall;
     }
     m_painting = outer + painting;
     if (m_depth > 0) return result;
@@ -125,6 +131,15 @@ class FrameRecorder : public QApplication {
   }
 
   Recording take() { return std::exchange(m_now, {}); }
+  /// Looks out for the first frame at whose beginning `ready` holds: the one that paints what it asks for. Before the
+  /// input, as that frame may come with it; forgets what was awaited before.
+  void await(std::vector<std::function<bool()>> ready) {
+    m_awaited.clear();
+    for (auto& each : ready) m_awaited.push_back({std::move(each), false, -1});
+  }
+  /// When that frame was handed to the display, in milliseconds of now(); negative: not yet.
+  [[nodiscard]] double shownAt(std::size_t i) const { return m_awaited.at(i).at; }
+  [[nodiscard]] static double now() { return Span::now().wall; }
   /// Frames painted since the start.
   [[nodiscard]] long frames() const noexcept { return m_frames; }
 
@@ -142,6 +157,11 @@ class FrameRecorder : public QApplication {
     friend Span operator-(const Span& a, const Span& b) { return {a.wall - b.wall, a.cpu - b.cpu}; }
     friend Span operator+(const Span& a, const Span& b) { return {a.wall + b.wall, a.cpu + b.cpu}; }
   };
+  struct Awaited {
+    std::function<bool()> ready;
+    bool shown = false;
+    double at = -1;
+  };
   static void slow(const char* what, const Span& start, const Span& took, const QString& name) {
     std::printf("  slow %s: %.2f ms (CPU %.2f), from %.4f s %s\n", what, took.wall, took.cpu, start.wall / 1e3,
                 qPrintable(name));
@@ -157,6 +177,7 @@ class FrameRecorder : public QApplication {
   int m_depth = 0, m_updates = 0;
   long m_frames = 0;
   double m_slow = 1e9;
+  std::vector<Awaited> m_awaited;
   Span m_painting;
 };
 

@@ -100,23 +100,19 @@ struct Bench {
   void switchHead(const char* name, int layers, int heads) const {
     recorder().take();
     const auto before = canvas.map();
-    QElapsedTimer clock;
-    clock.start();
+    const auto changed = [&] { return canvas.map() != nullptr && canvas.map() != before; };
+    recorder().await({[&] { return changed() && canvas.hasPicture(); },
+                      [&] { return changed() && canvas.hasPicture() && !canvas.isApproximate(); }});
+    const double start = FrameRecorder::now();
     session.moveSelection(0, layers, heads);
-    const bool other = waitUntil([&] { return canvas.map() != nullptr && canvas.map() != before; }, 60'000);
-    const double mapAt = elapsed(clock);
-    double first = -1, exact = -1;
-    const auto painted = [&] {
-      const long now = recorder().frames();
-      waitUntil([&] { return recorder().frames() > now; }, 50);
-      return elapsed(clock);
-    };
-    if (other && waitUntil([&] { return canvas.hasPicture(); }, 600'000)) first = painted();
+    waitUntil(changed, 60'000);
+    const double mapAt = FrameRecorder::now() - start;
+    waitUntil([&] { return recorder().shownAt(0) >= 0; }, 60'000);
+    const double first = recorder().shownAt(0) - start;
     const QString said = canvas.precisionText();
-    if (!canvas.isApproximate())
-      exact = first;  // no other frame is to come
-    else if (waitUntil([&] { return !canvas.isApproximate(); }, 600'000))
-      exact = painted();
+    waitUntil([&] { return recorder().shownAt(1) >= 0; }, 600'000);
+    const double exact = recorder().shownAt(1) - start;
+    recorder().await({});
     report().figure(QStringLiteral("%1: head").arg(QLatin1String(name)), mapAt);
     report().figure(QStringLiteral("%1: first picture").arg(QLatin1String(name)), first, said);
     report().figure(QStringLiteral("%1: exact").arg(QLatin1String(name)), exact,
@@ -249,15 +245,15 @@ int play(const QString& trace, bool quick) {
   report().fact(QStringLiteral("painter"), canvas->rendererDescription());
   report().fact(QStringLiteral("threads"), session.jobs().executor().threads());
 
-  QElapsedTimer clock;
-  clock.start();
+  const auto picture = [&] { return canvas->map() != nullptr && canvas->hasPicture(); };
+  recorder().await({picture, [&] { return picture() && !canvas->isApproximate(); }});
+  double start = FrameRecorder::now();
   window.openFiles({trace});
-  if (!waitUntil([&] { return canvas->map() != nullptr && canvas->hasPicture(); }, 600'000)) return 1;
-  long frame = recorder().frames();
-  waitUntil([&] { return recorder().frames() > frame; }, 1000);
-  report().figure(QStringLiteral("open a trace: first picture"), elapsed(clock), canvas->precisionText());
-  waitUntil([&] { return !canvas->isApproximate(); }, 600'000);
-  report().figure(QStringLiteral("open a trace: exact"), elapsed(clock));
+  if (!waitUntil([] { return recorder().shownAt(0) >= 0; }, 60'000)) return 1;
+  report().figure(QStringLiteral("open a trace: first picture"), recorder().shownAt(0) - start,
+                  canvas->precisionText());
+  waitUntil([] { return recorder().shownAt(1) >= 0; }, 600'000);
+  report().figure(QStringLiteral("open a trace: exact"), recorder().shownAt(1) - start);
   report().fact(QStringLiteral("tokens"), static_cast<qint64>(canvas->map()->rows()));
   bench.settled();
   report().section("open a trace");
@@ -308,13 +304,13 @@ int play(const QString& trace, bool quick) {
   session.closeTrace();
   waitUntil([&] { return session.jobs().idle(); }, 60'000);
   rest(200);
-  clock.restart();
+  recorder().await({picture});
+  start = FrameRecorder::now();
   window.openFiles({trace});
-  waitUntil([&] { return canvas->map() != nullptr && canvas->hasPicture(); }, 600'000);
-  frame = recorder().frames();
-  waitUntil([&] { return recorder().frames() > frame; }, 1000);
-  report().figure(QStringLiteral("opened again: first picture"), elapsed(clock),
+  waitUntil([] { return recorder().shownAt(0) >= 0; }, 600'000);
+  report().figure(QStringLiteral("opened again: first picture"), recorder().shownAt(0) - start,
                   canvas->precisionText() + (canvas->map()->fromCache() ? QStringLiteral(", from disk") : QString()));
+  recorder().await({});
   bench.settled();
   report().section("closed and opened again");
   bench.switchHead("next head: from disk", 0, 1);
