@@ -471,6 +471,51 @@ class TestCanvas : public QObject {
     QCOMPARE(canvas->currentScene().draws.front().tile->approximate, false);
   }
 
+  void previewComesFirstAndIsNotMadeTwice() {
+    const Head head(14, 28, 30, 0);  // large enough for a preview
+    const auto canvas = makeCanvas();
+    QStringList said;
+    connect(canvas.get(), &TileCanvas::levelsChanged, canvas.get(), [&] { said << canvas->precisionText(); });
+    canvas->setMap(head.map(), head.axis(), head.axis());
+    QVERIFY(!canvas->hasPicture());
+    QVERIFY(QTest::qWaitFor([&] { return canvas->isSettled(); }, 30000));
+    QCOMPARE(said.size(), 2);
+    QVERIFY2(said[0].startsWith(QStringLiteral("approximate, up to ")), qPrintable(said[0]));
+    QCOMPARE(said[1], QStringLiteral("exact"));
+
+    // Of fewer rows, so that its own error is another: the text tells whether they were sampled again.
+    const QString sampledAnew = said[0];
+    said.clear();
+    const auto ahead = head.map();
+    ahead->preview(*createReferenceBackend(), Control{}, 1);
+    QVERIFY(ahead->previewInfo().has_value());
+    const QString own = formatPercent(ahead->previewInfo()->misplacedMass);
+    QVERIFY(!sampledAnew.contains(own));
+    canvas->setMap(ahead, head.axis(), head.axis());
+    QVERIFY(QTest::qWaitFor([&] { return canvas->isSettled(); }, 30000));
+    QCOMPARE(said.size(), 2);
+    QVERIFY2(said[0].contains(own), qPrintable(said[0]));
+    QCOMPARE(said[1], QStringLiteral("exact"));
+  }
+
+  void anotherMapDuringThePreviewIsTheOneThatIsBuilt() {
+    const Head one(14, 28, 30, 0), two(6, 8, 10, 40);
+    const auto canvas = makeCanvas();
+    const auto first = one.map(), second = two.map();
+    canvas->setMap(first, one.axis(), one.axis());
+    canvas->setMap(second, two.axis(), two.axis());
+    QVERIFY(QTest::qWaitFor([&] { return canvas->isSettled() && m_jobs->idle(); }, 30000));
+    QCOMPARE(canvas->map(), second);
+    QVERIFY(second->exact());
+    QVERIFY(!first->exact());
+    // And back before its own preview is over.
+    canvas->setMap(first, one.axis(), one.axis());
+    canvas->setMap(second, two.axis(), two.axis());
+    canvas->setMap(first, one.axis(), one.axis());
+    QVERIFY(QTest::qWaitFor([&] { return canvas->isSettled(); }, 30000));
+    QVERIFY(first->exact());
+  }
+
   void tileCacheStaysWithinItsLimit() {
     const Head head(20, 10, 14, 0);
     const auto canvas = makeCanvas();

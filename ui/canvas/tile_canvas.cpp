@@ -89,6 +89,7 @@ void TileCanvas::setMap(std::shared_ptr<AttentionMap> map, AxisSpec queries, Axi
   m_readoutJob.cancel();
   m_restTimer.stop();
   m_building = m_previewing = m_readoutPending = false;
+  ++m_start;
   m_overlay.reset();
   m_strips.clear();
   m_levels.reset();
@@ -262,6 +263,13 @@ std::shared_ptr<const TileCanvas::CodedLevels> TileCanvas::codeLevels(const Atte
   return out;
 }
 
+namespace {
+double flopsOf(const AttentionMap& map) {
+  return 2.0 * static_cast<double>(map.rows()) * static_cast<double>(map.cols()) *
+         static_cast<double>(map.head().input.q.cols);
+}
+}  // namespace
+
 void TileCanvas::startMap() {
   if (following()) {
     m_serial = 0;
@@ -281,43 +289,57 @@ void TileCanvas::startMap() {
   m_levels = m_known.front().levels;
   if (m_levels && !m_levels->approximate) return;
 
+  m_building = true;
+  if (!m_map->exact() && flopsOf(*m_map) > kPreviewFlops && !m_levels)
+    startPreview();
+  else
+    startBuild();
+}
+
+void TileCanvas::startPreview() {
+  m_previewing = true;
+  JobSpec spec;
+  spec.name = "Attention map: preview";
+  spec.lane = Lane::Tiles;
+  spec.supersedeTag = m_tag + "/preview";
+  spec.priority = 900;
+  using Levels = std::shared_ptr<const CodedLevels>;
+  const QPointer<TileCanvas> self(this);
+  m_previewJob = m_jobs.submit<Levels>(
+      spec,
+      [map = m_map](JobContext& context) {
+        // Made while the program had nothing else to do: only to be coded.
+        if (!map->previewInfo()) map->preview(context.backend(), context.control());
+        return codeLevels(*map, context.control());
+      },
+      [self, map = m_map, start = m_start](Outcome<Levels> outcome) {
+        if (!self || self->m_start != start) return;
+        self->m_previewing = false;
+        if (std::holds_alternative<Cancelled>(outcome)) {
+          self->m_building = false;
+          return self->checkSettled();
+        }
+        if (const auto* levels = std::get_if<Levels>(&outcome)) self->receiveLevels(map, *levels);
+        // After the preview, which would wait for a core and the head's memory beside it: some hundredths of the time.
+        // Its errors are the exact pass' too, which reports them.
+        self->startBuild();
+      });
+}
+
+void TileCanvas::startBuild() {
   const QPointer<TileCanvas> self(this);
   const auto map = m_map;
-  const double flops = 2.0 * static_cast<double>(map->rows()) * static_cast<double>(map->cols()) *
-                       static_cast<double>(map->head().input.q.cols);
-  using Levels = std::shared_ptr<const CodedLevels>;
-  if (!map->exact() && flops > kPreviewFlops && !m_levels) {
-    m_previewing = true;
-    JobSpec spec;
-    spec.name = "Attention map: preview";
-    spec.lane = Lane::Tiles;
-    spec.supersedeTag = m_tag + "/preview";
-    spec.priority = 900;
-    m_previewJob = m_jobs.submit<Levels>(
-        spec,
-        [map](JobContext& context) {
-          map->preview(context.backend(), context.control());
-          return codeLevels(*map, context.control());
-        },
-        [self, map](Outcome<Levels> outcome) {
-          if (!self || self->m_map != map) return;
-          self->m_previewing = false;
-          if (const auto* levels = std::get_if<Levels>(&outcome)) self->receiveLevels(map, *levels);
-          // An error of the preview is the exact pass' error too, which reports it.
-          self->checkSettled();
-        });
-  }
-  m_building = true;
   const bool ready = map->exact();  // from the disk or made ahead of need: only to be coded
   m_progress = std::make_shared<std::atomic<float>>(0.0F);
   m_progressTimer.start();
   JobSpec spec;
   spec.name = "Attention map: layer " + std::to_string(map->head().id.call.layer) + " head " +
               std::to_string(map->head().id.head) + " step " + std::to_string(map->head().id.call.step);
-  spec.lane = !ready && flops > kComputeFlops ? Lane::Compute : Lane::Tiles;
+  spec.lane = !ready && flopsOf(*map) > kComputeFlops ? Lane::Compute : Lane::Tiles;
   spec.supersedeTag = m_tag + "/build";
   spec.priority = ready ? 950 : 800;
-  spec.userVisible = !ready && flops > kListedFlops;
+  spec.userVisible = !ready && flopsOf(*map) > kListedFlops;
+  using Levels = std::shared_ptr<const CodedLevels>;
   m_buildJob = m_jobs.submit<Levels>(
       spec,
       [map, progress = m_progress](JobContext& context) {
@@ -329,8 +351,8 @@ void TileCanvas::startMap() {
         map->build(context.backend(), control);
         return codeLevels(*map, control);
       },
-      [self, map](Outcome<Levels> outcome) {
-        if (!self || self->m_map != map) return;
+      [self, map, start = m_start](Outcome<Levels> outcome) {
+        if (!self || self->m_start != start) return;
         self->m_building = false;
         self->m_progressTimer.stop();
         if (const auto* levels = std::get_if<Levels>(&outcome)) {

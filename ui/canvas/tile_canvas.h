@@ -198,6 +198,8 @@ class TileCanvas : public QWidget, private SceneSource {
 
   // Jobs and cache.
   void startMap();
+  void startPreview();
+  void startBuild();
   [[nodiscard]] bool following() const { return m_source && m_source->m_map == m_map; }
   void takeFromSource();
   static std::shared_ptr<const CodedLevels> codeLevels(const AttentionMap& map, const Control& control);
@@ -274,6 +276,7 @@ class TileCanvas : public QWidget, private SceneSource {
   QTimer m_wakeTimer;
   std::map<TileKey, JobHandle> m_pendingTiles, m_pendingMasks;
   JobHandle m_previewJob, m_buildJob, m_readoutJob;
+  std::uint64_t m_start = 0;  // of the shown map: what jobs of an earlier one bring is dropped
   bool m_building = false, m_previewing = false, m_readoutPending = false;
   std::shared_ptr<std::atomic<float>> m_progress;
   QTimer m_progressTimer, m_sceneTimer, m_restTimer;

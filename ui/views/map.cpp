@@ -31,7 +31,7 @@ namespace {
 constexpr std::size_t kMapCacheCount = 32;
 constexpr int kIdleMs = 400;            // nothing happened for this long: the next heads are made ready
 constexpr std::size_t kReadyHeads = 3;  // this many
-constexpr double kReadyFlops = 1e12;    // above: read and looked up on disk, but not computed ahead of need
+constexpr double kReadyFlops = 1e12;    // above: a preview ahead of need, not the exact map
 constexpr Index kStripRows = 512;       // rows on which lost mass is evaluated for the strip
 constexpr int kPatienceMs = 250;        // a reading head keeps the old picture this long
 
@@ -556,8 +556,8 @@ class MapView : public View {
     if (m_maps.empty()) m_mapBytes = 0;
   }
 
-  /// While nothing else is to be done, the heads that are likely looked at next are read, found on disk or computed,
-  /// one after the other. Any other job stops it.
+  /// While nothing else is to be done, the heads that are likely looked at next are read, found on disk, computed or
+  /// previewed, one after the other. Any other job stops it.
   void makeReady() {
     if (!m_wantReady || !isVisible() || !isSettled() || m_maps.empty() ||
         m_maps.front().order != QStringLiteral("model"))
@@ -599,9 +599,13 @@ class MapView : public View {
           const double flops = 2.0 * static_cast<double>(loaded->map->rows()) *
                                static_cast<double>(loaded->map->cols()) *
                                static_cast<double>(loaded->map->head().input.q.cols);
-          if (!loaded->map->restore(context.control()) && flops <= kReadyFlops) {
-            loaded->map->build(context.backend(), context.control());
-            loaded->map->remember();
+          if (!loaded->map->restore(context.control())) {
+            if (flops <= kReadyFlops) {
+              loaded->map->build(context.backend(), context.control());
+              loaded->map->remember();
+            } else {
+              loaded->map->preview(context.backend(), context.control());
+            }
           }
           loaded->map->trim();
           return loaded;
