@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ui/help_panel.h"
 
+#include <QAbstractTextDocumentLayout>
 #include <QDesktopServices>
+#include <QElapsedTimer>
 #include <QFile>
 #include <QHBoxLayout>
 #include <QKeyEvent>
 #include <QLineEdit>
+#include <QResizeEvent>
 #include <QScrollBar>
-#include <QTextBlock>
+#include <QTextDocument>
 #include <QTextFrame>
 #include <QTextTable>
 #include <QToolButton>
@@ -26,13 +29,16 @@ constexpr auto kRoot = ":/resources/docs/";
 /// Qt renders Markdown with its defaults; these are our type sizes, table lines and code colours.
 void styleDocument(QTextDocument& document) {
   const Theme& theme = Theme::current();
+  QTextCursor whole(&document);
+  whole.beginEditBlock();
   for (QTextBlock block = document.begin(); block.isValid(); block = block.next()) {
     QTextCursor cursor(block);
     const int level = block.blockFormat().headingLevel();
     QTextBlockFormat format = block.blockFormat();
     format.setLineHeight(132, QTextBlockFormat::ProportionalHeight);
     if (level > 0) {
-      cursor.select(QTextCursor::BlockUnderCursor);
+      // Not BlockUnderCursor: that begins in the block before, which would become a heading, too.
+      cursor.movePosition(QTextCursor::EndOfBlock, QTextCursor::KeepAnchor);
       QTextCharFormat heading;
       heading.setFontWeight(QFont::DemiBold);
       QFont font = fonts::title();
@@ -76,6 +82,7 @@ void styleDocument(QTextDocument& document) {
     format.setBottomMargin(12);
     table->setFormat(format);
   }
+  whole.endEditBlock();
 }
 
 }  // namespace
@@ -110,6 +117,8 @@ HelpPanel::HelpPanel(QWidget* parent) : QWidget(parent) {
   };
   m_back = button("back", tr("Back (Alt+Left)"));
   m_forward = button("forward", tr("Forward (Alt+Right)"));
+  m_back->setEnabled(false);
+  m_forward->setEnabled(false);
   QToolButton* home = button("home", tr("Contents"));
   m_search = new QLineEdit;
   m_search->setObjectName(QStringLiteral("helpSearch"));
@@ -127,7 +136,15 @@ HelpPanel::HelpPanel(QWidget* parent) : QWidget(parent) {
   m_browser->setOpenLinks(false);
   m_browser->setFrameShape(QFrame::NoFrame);
   m_browser->setAccessibleName(tr("Help page"));
+  m_browser->viewport()->installEventFilter(this);
   column->addWidget(m_browser, 1);
+  m_turn.setSingleShot(true);
+  connect(&m_turn, &QTimer::timeout, this, &HelpPanel::turn);
+  const QScrollBar* scrolls = m_browser->verticalScrollBar();
+  connect(scrolls, &QScrollBar::actionTriggered, this, [this] { m_aligned = false; });
+  connect(scrolls, &QScrollBar::rangeChanged, this, [this] {
+    if (m_aligned && m_step == Step::None) alignHeading();
+  });
   connect(m_back, &QToolButton::clicked, this, [this] { navigate(-1); });
   connect(m_forward, &QToolButton::clicked, this, [this] { navigate(1); });
   connect(home, &QToolButton::clicked, this, [this] { showPage(QStringLiteral("index.md")); });
@@ -157,6 +174,10 @@ HelpPanel::HelpPanel(QWidget* parent) : QWidget(parent) {
   });
 }
 
+HelpPanel::~HelpPanel() {
+  delete m_browser;  // before the document that it shows
+}
+
 void HelpPanel::showPage(const QString& page) {
   m_history = m_history.mid(0, m_at + 1);
   m_history << page;
@@ -176,44 +197,129 @@ void HelpPanel::navigate(int delta) {
 }
 
 void HelpPanel::load(const QString& page) {
-  const QString name = page.section(QLatin1Char('#'), 0, 0);
-  QFile file(QLatin1String(kRoot) + name);
+  m_back->setEnabled(m_at > 0);
+  m_forward->setEnabled(m_at + 1 < m_history.size());
+  m_anchor = page.section(QLatin1Char('#'), 1);
+  m_next.reset();
+  m_laidOut = m_heading = QTextBlock();
+  m_step = m_document && m_shown == page.section(QLatin1Char('#'), 0, 0) ? Step::LayOut : Step::Read;
+  m_turn.start(0);
+}
+
+void HelpPanel::turn() {
+  switch (m_step) {
+    case Step::Read:
+      readPage();
+      m_step = Step::Style;
+      break;
+    case Step::Style:
+      styleDocument(*m_next);
+      m_step = Step::Show;
+      break;
+    case Step::Show:
+      showDocument();
+      m_step = Step::LayOut;
+      break;
+    case Step::LayOut:
+      if (!layOutPart(false)) break;
+      m_aligned = true;
+      alignHeading();
+      m_browser->viewport()->setUpdatesEnabled(true);
+      m_step = Step::LayOutRest;
+      break;
+    case Step::LayOutRest:
+      // Left to itself Qt lays out more and more at a time.
+      if (!layOutPart(true)) break;
+      m_browser->setVerticalScrollBarPolicy(Qt::ScrollBarAsNeeded);
+      m_step = Step::None;
+      if (m_aligned) alignHeading();
+      break;
+    case Step::None:
+      break;
+  }
+  if (m_step != Step::None) m_turn.start(0);
+}
+
+void HelpPanel::readPage() {
+  QFile file(QLatin1String(kRoot) + currentPage().section(QLatin1Char('#'), 0, 0));
   if (!file.open(QIODevice::ReadOnly)) {
     file.setFileName(QLatin1String(kRoot) + QStringLiteral("index.md"));
     static_cast<void>(file.open(QIODevice::ReadOnly));
   }
-  QTextDocument* document = m_browser->document();
-  document->setDefaultFont(fonts::base());
-  document->setDocumentMargin(8);
-  document->setBaseUrl(QUrl(QStringLiteral("qrc") + QLatin1String(kRoot)));
-  m_browser->setSearchPaths({QLatin1String(kRoot)});
-  m_browser->setMarkdown(QString::fromUtf8(file.readAll()));
-  styleDocument(*document);
-  m_browser->moveCursor(QTextCursor::Start);
-  m_back->setEnabled(m_at > 0);
-  m_forward->setEnabled(m_at + 1 < m_history.size());
-  scrollToAnchor();
+  m_madeFor = madeFor();
+  m_next = std::make_unique<QTextDocument>();
+  m_next->setUndoRedoEnabled(false);
+  m_next->setDefaultFont(fonts::base());
+  m_next->setDocumentMargin(8);
+  m_next->setBaseUrl(QUrl(QStringLiteral("qrc") + QLatin1String(kRoot)));
+  QTextOption option = m_next->defaultTextOption();
+  option.setWrapMode(m_browser->wordWrapMode());
+  m_next->setDefaultTextOption(option);
+  m_next->setMarkdown(QString::fromUtf8(file.readAll()));
 }
 
-void HelpPanel::scrollToAnchor() {
-  const QString anchor = currentPage().section(QLatin1Char('#'), 1);
-  if (anchor.isEmpty()) return;
-  const QTextDocument* document = m_browser->document();
-  for (QTextBlock block = document->begin(); block.isValid(); block = block.next())
-    if (block.blockFormat().headingLevel() > 0 && headingAnchor(block.text()) == anchor) {
-      // The heading goes to the top, not just into view.
-      m_browser->moveCursor(QTextCursor::End);
-      m_browser->setTextCursor(QTextCursor(block));
-      QScrollBar* bar = m_browser->verticalScrollBar();
-      bar->setValue(bar->value() + m_browser->cursorRect().top() - 4);
-      break;
+void HelpPanel::showDocument() {
+  // Nothing is laid out before the browser gives a width, and that once: with the scroll bar that a page mostly needs.
+  m_next->setPageSize(QSizeF(0, 0));
+  m_browser->setVerticalScrollBarPolicy(Qt::ScrollBarAlwaysOn);
+  m_browser->viewport()->setUpdatesEnabled(false);  // until the heading is at the top
+  m_browser->setDocument(m_next.get());
+  m_document = std::move(m_next);
+  m_shown = currentPage().section(QLatin1Char('#'), 0, 0);
+}
+
+bool HelpPanel::layOutPart(bool toTheEnd) {
+  constexpr qint64 kPartNs = 300'000;
+  QElapsedTimer clock;
+  clock.start();
+  const QAbstractTextDocumentLayout* layout = m_document->documentLayout();
+  if (!m_laidOut.isValid()) {
+    m_laidOut = m_document->begin();
+    m_heading = QTextBlock();
+    for (QTextBlock block = m_laidOut; block.isValid() && !m_anchor.isEmpty(); block = block.next())
+      if (block.blockFormat().headingLevel() > 0 && headingAnchor(block.text()) == m_anchor) {
+        m_heading = block;
+        break;
+      }
+  }
+  const int top = m_heading.isValid() ? m_heading.position() : 0;
+  for (; m_laidOut.isValid(); m_laidOut = m_laidOut.next()) {
+    if (clock.nsecsElapsed() > kPartNs) return false;
+    const QRectF place = layout->blockBoundingRect(m_laidOut);  // lays out up to it
+    if (toTheEnd || m_laidOut.position() < top) continue;
+    const double from = m_heading.isValid() ? layout->blockBoundingRect(m_heading).top() : 0;
+    if (place.bottom() > from + m_browser->viewport()->height()) return true;
+  }
+  m_laidOut = m_document->lastBlock();
+  return true;
+}
+
+void HelpPanel::alignHeading() {
+  QScrollBar* bar = m_browser->verticalScrollBar();
+  if (!m_heading.isValid()) return bar->setValue(0);
+  // The heading goes to the top, not just into view.
+  m_browser->setTextCursor(QTextCursor(m_heading));
+  bar->setValue(bar->value() + m_browser->cursorRect().top() - 4);
+}
+
+bool HelpPanel::eventFilter(QObject* watched, QEvent* event) {
+  // Another width: all is laid out anew.
+  if (event->type() == QEvent::Resize && m_document && (m_step == Step::None || m_step >= Step::LayOut)) {
+    const auto* resize = static_cast<QResizeEvent*>(event);
+    if (resize->size().width() != resize->oldSize().width() && (m_aligned || m_step != Step::None)) {
+      m_laidOut = QTextBlock();
+      if (m_step == Step::None || (m_step == Step::LayOutRest && m_aligned)) m_step = Step::LayOut;
+      m_turn.start(0);
     }
+  }
+  return QWidget::eventFilter(watched, event);
 }
 
 void HelpPanel::find(bool backwards) {
   const QString text = m_search->text();
   if (text.isEmpty()) return;
   const QTextDocument::FindFlags flags = backwards ? QTextDocument::FindBackward : QTextDocument::FindFlags();
+  m_aligned = false;
   bool found = m_browser->find(text, flags);
   if (!found) {
     m_browser->moveCursor(backwards ? QTextCursor::End : QTextCursor::Start);
@@ -225,8 +331,12 @@ void HelpPanel::find(bool backwards) {
 
 void HelpPanel::changeEvent(QEvent* event) {
   QWidget::changeEvent(event);
-  if (event->type() == QEvent::ApplicationPaletteChange && m_at >= 0) load(m_history[m_at]);
+  if (m_at < 0 || m_madeFor.second == 0 || madeFor() == m_madeFor) return;  // the first one is yet to be made
+  m_shown.clear();  // its colours and sizes are part of the document
+  load(m_history[m_at]);
 }
+
+std::pair<bool, double> HelpPanel::madeFor() { return {Theme::current().dark, fonts::scale()}; }
 
 void HelpPanel::keyPressEvent(QKeyEvent* event) {
   if (event->modifiers() == Qt::AltModifier && event->key() == Qt::Key_Left) return navigate(-1);

@@ -36,7 +36,9 @@
 #include "sparsight/core/files.h"
 #include "ui/banner.h"
 #include "ui/command_palette.h"
+#include "ui/dialogs/about_dialog.h"
 #include "ui/dialogs/goto_dialog.h"
+#include "ui/dialogs/open_in_turns.h"
 #include "ui/dialogs/settings_dialog.h"
 #include "ui/dialogs/synth_dialog.h"
 #include "ui/dialogs/trace_import_dialog.h"
@@ -326,11 +328,8 @@ void MainWindow::buildActions() {
   const QString goGroup = tr("Go");
   connect(add(go, QStringLiteral("go.to"), goGroup, tr("&Go to\u2026"), QKeySequence(QStringLiteral("Ctrl+G")),
               QStringLiteral("goto")),
-          &QAction::triggered, this, [this] {
-            auto* dialog = new GotoDialog(m_session, this);
-            dialog->setAttribute(Qt::WA_DeleteOnClose);
-            dialog->open();
-          });
+          &QAction::triggered, this,
+          [this] { openInTurns(this, QStringLiteral("goto"), [this] { return new GotoDialog(m_session, this); }); });
   go->addSeparator();
   const auto move = [&](const char* name, const QString& text, const char* key, int steps, int layers, int heads) {
     connect(add(go, QLatin1String(name), goGroup, text, QKeySequence(QLatin1String(key))), &QAction::triggered, this,
@@ -440,23 +439,14 @@ void MainWindow::buildActions() {
           [this] { showHelp(QStringLiteral("numbers.md")); });
   connect(add(help, QStringLiteral("help.keys"), helpGroup, tr("&Keys"), QKeySequence(QStringLiteral("?"))),
           &QAction::triggered, this, [this] {
-            auto* sheet = new ShortcutSheet(allActions(), this);
-            sheet->setAttribute(Qt::WA_DeleteOnClose);
-            sheet->show();
+            openInTurns(
+                this, QStringLiteral("keys"), [this] { return new ShortcutSheet(allActions(), this); },
+                Blocks::Nothing);
           });
   help->addSeparator();
   connect(add(help, QStringLiteral("help.about"), helpGroup, tr("About Sparsight")), &QAction::triggered, this, [this] {
-    const BackendInfo backend = m_session.backend().value_or(BackendInfo{});
-    auto* box =
-        new QMessageBox(QMessageBox::NoIcon, tr("About Sparsight"),
-                        QStringLiteral("Sparsight %1").arg(QLatin1String(SPARSIGHT_VERSION)), QMessageBox::Close, this);
-    box->setAttribute(Qt::WA_DeleteOnClose);
-    box->setInformativeText(
-        tr("Attention microscope for video diffusion transformers.\n\nComputes on: %1\n%2\nQt %3\n\nSources: "
-           "Apache-2.0. Binaries that contain Qt Charts: GPL-3.")
-            .arg(qs(backend.deviceName), qs(backend.detail), QLatin1String(qVersion())));
-    box->setIconPixmap(QIcon(QStringLiteral(":/resources/icons/sparsight.svg")).pixmap(64, 64));
-    box->open();
+    openInTurns(this, QStringLiteral("about"),
+                [this] { return new AboutDialog(m_session.backend().value_or(BackendInfo{}), this); });
   });
   // A text field wants its own "?": the key is ours only elsewhere.
   actionByName(QStringLiteral("help.keys"))->setShortcutContext(Qt::WindowShortcut);
@@ -1024,19 +1014,19 @@ void MainWindow::chooseImport(bool folder) {
 }
 
 void MainWindow::importTensors(const QStringList& paths) {
-  auto* dialog = new TraceImportDialog(m_session, paths, this);
-  dialog->setAttribute(Qt::WA_DeleteOnClose);
-  dialog->open();
+  openInTurns(this, QStringLiteral("import.") + paths.join(QLatin1Char('\n')),
+              [this, paths] { return new TraceImportDialog(m_session, paths, this); });
 }
 
 void MainWindow::openDemo() { m_session.openDemo(); }
 
 void MainWindow::generate() {
-  auto* dialog = new SynthDialog(this);
-  dialog->setAttribute(Qt::WA_DeleteOnClose);
-  connect(dialog, &QDialog::accepted, this,
-          [this, dialog] { m_session.generateTrace(dialog->spec(), dialog->path()); });
-  dialog->open();
+  openInTurns(this, QStringLiteral("generate"), [this] {
+    auto* dialog = new SynthDialog(this);
+    connect(dialog, &QDialog::accepted, this,
+            [this, dialog] { m_session.generateTrace(dialog->spec(), dialog->path()); });
+    return dialog;
+  });
 }
 
 void MainWindow::showPalette() {
@@ -1060,15 +1050,14 @@ void MainWindow::showHelp(const QString& page) {
   dock->raise();
   m_help->showPage(page);
   m_help->setFocus();
-  // Once more when the panel has its width: the place to scroll to depends on it.
-  QTimer::singleShot(0, m_help, &HelpPanel::scrollToAnchor);
 }
 
 void MainWindow::editSettings() {
-  auto* dialog = new SettingsDialog(m_settings, this);
-  dialog->setAttribute(Qt::WA_DeleteOnClose);
-  connect(dialog, &QDialog::accepted, this, [this, dialog] { applySettings(dialog->settings()); });
-  dialog->open();
+  openInTurns(this, QStringLiteral("settings"), [this] {
+    auto* dialog = new SettingsDialog(m_settings, this);
+    connect(dialog, &QDialog::accepted, this, [this, dialog] { applySettings(dialog->settings()); });
+    return dialog;
+  });
 }
 
 void MainWindow::setTheme(Settings::ThemeChoice choice) {

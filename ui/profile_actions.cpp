@@ -19,6 +19,7 @@
 #include "ui/dialogs/export_dialog.h"
 #include "ui/dialogs/file_dialogs.h"
 #include "ui/dialogs/import_dialog.h"
+#include "ui/dialogs/open_in_turns.h"
 #include "ui/dialogs/profile_facts_dialog.h"
 #include "ui/icons.h"
 #include "ui/session.h"
@@ -73,24 +74,26 @@ void replaceProfile(Session& session, QWidget* window, Profile profile, const QS
 }
 
 void askConvention(Session& session, QWidget* window, const QString& path, std::shared_ptr<const CsvReadings> csv) {
-  const Profile* open = session.profile().isEmpty() ? nullptr : &session.profile().current();
-  auto* dialog = new ImportDialog(path, std::move(csv), open, window);
-  dialog->setAttribute(Qt::WA_DeleteOnClose);
-  QObject::connect(dialog, &QDialog::accepted, window, [&session, window, dialog, path] {
-    // The other convention must not be written back into the foreign file by a plain Save.
-    const bool converted = dialog->convention() == ValueConvention::Skipped;
-    replaceProfile(session, window, dialog->profile(), converted ? QString() : path, converted);
+  openInTurns(window, QStringLiteral("convention.") + path, [&session, window, path, csv = std::move(csv)] {
+    const Profile* open = session.profile().isEmpty() ? nullptr : &session.profile().current();
+    auto* dialog = new ImportDialog(path, csv, open, window);
+    QObject::connect(dialog, &QDialog::accepted, window, [&session, window, dialog, path] {
+      // The other convention must not be written back into the foreign file by a plain Save.
+      const bool converted = dialog->convention() == ValueConvention::Skipped;
+      replaceProfile(session, window, dialog->profile(), converted ? QString() : path, converted);
+    });
+    return dialog;
   });
-  dialog->open();
 }
 
 void askFacts(Session& session, QWidget* window, const QString& path) {
-  auto* dialog = new ProfileFactsDialog(session, path, window);
-  dialog->setAttribute(Qt::WA_DeleteOnClose);
-  QObject::connect(dialog, &QDialog::accepted, window, [&session, window, dialog] {
-    replaceProfile(session, window, dialog->read()->profile, QString(), true);
+  openInTurns(window, QStringLiteral("facts.") + path, [&session, window, path] {
+    auto* dialog = new ProfileFactsDialog(session, path, window);
+    QObject::connect(dialog, &QDialog::accepted, window, [&session, window, dialog] {
+      replaceProfile(session, window, dialog->read()->profile, QString(), true);
+    });
+    return dialog;
   });
-  dialog->open();
 }
 
 void load(Session& session, QWidget* window, const QString& path, bool alwaysAsk) {
@@ -326,10 +329,9 @@ void saveAs(Session& session, QWidget* window, std::function<void(bool)> done) {
 }
 
 void exportDialog(Session& session, QWidget* window) {
-  if (session.profile().isEmpty()) return;
-  auto* dialog = new ExportDialog(session, window);
-  dialog->setAttribute(Qt::WA_DeleteOnClose);
-  dialog->open();
+  openInTurns(window, QStringLiteral("export"), [&session, window]() -> QDialog* {
+    return session.profile().isEmpty() ? nullptr : new ExportDialog(session, window);
+  });
 }
 
 void profileTrace(Session& session, QWidget* window) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdlib>
+#include <exception>
 #include <iterator>
 #include <list>
 #include <map>
@@ -52,11 +53,16 @@ class BufferPool {
     m_bytes = 0;
     return {};
   }
-  void give(Block block, std::size_t bytes) {
-    const std::lock_guard lock(m_mutex);
-    m_blocks.emplace_back(std::move(block), bytes);
-    m_bytes += bytes;
-    shrink();
+  /// Where the memory is missing to remember it, the block is freed: blocks come from destructors.
+  void give(Block block, std::size_t bytes) noexcept {
+    try {
+      const std::lock_guard lock(m_mutex);
+      m_blocks.emplace_back(std::move(block), bytes);
+      m_bytes += bytes;
+      shrink();
+    } catch (const std::exception&) {
+      return;  // `block` goes with this call, or has gone
+    }
   }
 
  private:

@@ -115,7 +115,7 @@ class TstMainWindow : public QObject {
     QTest::qWait(20);
     QVERIFY(dock(QStringLiteral("help"))->isVisible());
     QVERIFY(!dock(QStringLiteral("heads"))->isVisible());
-    QVERIFY(!m_window->help().pageText().isEmpty());
+    QVERIFY(eventually([&] { return m_window->help().pageText().contains(QStringLiteral("First")); }));
     m_window->actionByName(QStringLiteral("layout.tune"))->trigger();
     QTest::qWait(20);
     QVERIFY(dock(QStringLiteral("budget"))->isVisible());
@@ -255,8 +255,11 @@ class TstMainWindow : public QObject {
       QVERIFY2(!error.isEmpty(), text);
     }
     m_window->actionByName(QStringLiteral("go.to"))->trigger();
-    auto* dialog = m_window->findChild<QDialog*>(QStringLiteral("gotoDialog"));
-    QVERIFY(dialog != nullptr);
+    QDialog* dialog = nullptr;
+    QVERIFY(eventually([&] {
+      dialog = m_window->findChild<QDialog*>(QStringLiteral("gotoDialog"));
+      return dialog != nullptr && dialog->isVisible();
+    }));
     auto* line = dialog->findChild<QLineEdit*>(QStringLiteral("gotoLine"));
     line->setText(QStringLiteral("L7"));
     QTest::keyClick(line, Qt::Key_Return);
