@@ -16,7 +16,7 @@
 namespace sparsight {
 namespace {
 
-/// One message. Paints its own surface, so that it follows the theme without a style sheet of its own.
+/// One message. Paints its own surface, so that it follows the theme.
 class Banner : public QWidget {
  public:
   Banner(BannerStack::Kind kind, const QString& title, const QString& message, QWidget* parent)

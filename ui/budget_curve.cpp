@@ -5,12 +5,12 @@
 #include <QMouseEvent>
 #include <QPainter>
 #include <QPainterPath>
-#include <QStyle>
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "ui/profile_document.h"
+#include "ui/style.h"
 #include "ui/theme.h"
 
 namespace sparsight {
@@ -549,10 +549,7 @@ void BudgetCurve::typeValue() {
   m_hover = -1;
   const QModelIndex at = m_model.index(m_editedLayer, ProfileModel::KeptColumn);
   m_editor->setText(m_model.data(at, Qt::EditRole).toString());
-  m_editor->setProperty("invalid", false);
-  m_editor->style()->unpolish(m_editor);
-  m_editor->style()->polish(m_editor);
-  m_editor->setStyleSheet(QString());
+  setLook(m_editor, "invalid", false);
   m_editorNote = tr("Layer %1: kept %, or =prev, *1.1, +2. Enter takes it, Esc leaves it.").arg(m_editedLayer);
   QPointF at2 = pointOf(m_editedLayer) - QPointF(m_editor->width() / 2.0, m_editor->sizeHint().height() + 10.0);
   at2.setX(std::clamp(at2.x(), 4.0, std::max(4.0, width() - m_editor->width() - 4.0)));
@@ -576,8 +573,7 @@ void BudgetCurve::finishTyping(bool accept) {
     const auto typed =
         budget::parseTyped(m_editor->text(), meanAt(layer), layer > 0 ? meanAt(layer - 1) : std::nullopt);
     if (!typed.fraction) {
-      m_editor->setProperty("invalid", true);
-      m_editor->setStyleSheet(QStringLiteral("QLineEdit { border: 2px solid %1; }").arg(Theme::current().error.name()));
+      setLook(m_editor, "invalid", true);
       m_editorNote = QStringLiteral("\u26a0 ") + typed.error;
       updateOverlay();
       Q_EMIT readout(QStringLiteral("L%1: %2").arg(layer).arg(typed.error), true);

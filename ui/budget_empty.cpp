@@ -2,12 +2,12 @@
 #include "ui/budget_empty.h"
 
 #include <QHBoxLayout>
-#include <QStyle>
 #include <QVBoxLayout>
 
 #include "ui/profile_actions.h"
 #include "ui/section_label.h"
 #include "ui/session.h"
+#include "ui/style.h"
 #include "ui/theme.h"
 
 namespace sparsight {
@@ -60,9 +60,7 @@ void NoProfilePage::refresh() {
   m_why->setText(trace ? tr("No profile is open. Start one from this trace, measure it, or open a file.")
                        : tr("No profile is open. A CSV or JSON profile can be opened without a trace."));
   for (auto* button : {m_create, m_open}) {
-    button->setProperty("primary", button == (trace ? m_create : m_open));
-    button->style()->unpolish(button);
-    button->style()->polish(button);
+    setLook(button, "primary", button == (trace ? m_create : m_open));
   }
 }
 

@@ -28,7 +28,6 @@ struct ChartWidget::Impl {
       setVerticalScrollBarPolicy(Qt::ScrollBarAlwaysOff);
       setBackgroundBrush(Qt::NoBrush);
       viewport()->setAutoFillBackground(false);
-      setStyleSheet(QStringLiteral("background: transparent"));
       // The overlay reaches over the whole view, so partial updates would leave traces of it.
       setViewportUpdateMode(QGraphicsView::FullViewportUpdate);
     }

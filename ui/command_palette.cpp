@@ -79,6 +79,7 @@ int CommandPalette::score(const QString& query, const QString& text) {
 CommandPalette::CommandPalette(QList<QAction*> actions, QWidget* parent)
     : QDialog(parent, Qt::Popup | Qt::FramelessWindowHint), m_actions(std::move(actions)) {
   setObjectName(QStringLiteral("commandPalette"));
+  setProperty("role", QStringLiteral("popup"));
   setAttribute(Qt::WA_DeleteOnClose);
   resize(560, 420);
   auto* column = new QVBoxLayout(this);

@@ -26,7 +26,6 @@ QToolButton* smallButton(const QString& icon, const QString& tip, QWidget* paren
 }  // namespace
 
 DockTitle::DockTitle(QDockWidget* dock) : QWidget(dock), m_dock(dock) {
-  setAttribute(Qt::WA_StyledBackground);
   setProperty("role", QStringLiteral("panel"));
   auto* row = new QHBoxLayout(this);
   row->setContentsMargins(Theme::kEdge, 4, 6, 0);

@@ -99,7 +99,6 @@ QString headingAnchor(const QString& heading) {
 }
 
 HelpPanel::HelpPanel(QWidget* parent) : QWidget(parent) {
-  setAttribute(Qt::WA_StyledBackground);
   setProperty("role", QStringLiteral("panel"));
   auto* column = new QVBoxLayout(this);
   column->setContentsMargins(0, 0, 0, 0);

@@ -25,7 +25,6 @@
 #include <QSpinBox>
 #include <QStackedWidget>
 #include <QStatusBar>
-#include <QStyle>
 #include <QTabBar>
 #include <QToolButton>
 #include <QVBoxLayout>
@@ -52,6 +51,7 @@
 #include "ui/section_label.h"
 #include "ui/session.h"
 #include "ui/start_page.h"
+#include "ui/style.h"
 #include "ui/theme.h"
 
 namespace sparsight {
@@ -456,8 +456,7 @@ void MainWindow::buildActions() {
 void MainWindow::buildTopBar() {
   auto* bar = new QWidget;
   bar->setObjectName(QStringLiteral("topBar"));
-  bar->setProperty("role", QStringLiteral("panel"));
-  bar->setAttribute(Qt::WA_StyledBackground);
+  bar->setProperty("role", QStringLiteral("bar"));
   auto* grid = new QGridLayout(bar);
   grid->setContentsMargins(Theme::kUnit + 2, 3, Theme::kEdge, 3);
   grid->setColumnStretch(0, 1);
@@ -476,11 +475,8 @@ void MainWindow::buildTopBar() {
     connect(tab, &QPushButton::clicked, action, &QAction::trigger);
     connect(action, &QAction::toggled, tab, [tab](bool on) {
       tab->setChecked(on);
-      tab->setProperty("primary", on);
-      tab->style()->unpolish(tab);
-      tab->style()->polish(tab);
+      setLook(tab, "primary", on);
     });
-    tab->setProperty("link", false);
     tabs->addWidget(tab);
     m_layoutTabs.push_back(tab);
   }

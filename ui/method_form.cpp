@@ -7,7 +7,6 @@
 #include <QHBoxLayout>
 #include <QLabel>
 #include <QLineEdit>
-#include <QStyle>
 #include <QToolButton>
 #include <algorithm>
 #include <array>
@@ -16,6 +15,7 @@
 #include "ui/icons.h"
 #include "ui/layout_pause.h"
 #include "ui/section_label.h"
+#include "ui/style.h"
 #include "ui/theme.h"
 
 namespace sparsight {
@@ -57,13 +57,6 @@ QString tooltipOf(const ParamSpec& spec, const std::string& defaultValue) {
   tip += QStringLiteral("<p>%1</p>").arg(facts.join(QStringLiteral("; ")).toHtmlEscaped());
   if (!spec.source.empty()) tip += QStringLiteral("<p><i>%1</i></p>").arg(text(spec.source).toHtmlEscaped());
   return tip;
-}
-
-void setInvalid(QWidget* editor, bool invalid) {
-  if (editor->property("invalid").toBool() == invalid) return;
-  editor->setProperty("invalid", invalid);
-  editor->style()->unpolish(editor);
-  editor->style()->polish(editor);
 }
 
 }  // namespace
@@ -252,7 +245,7 @@ void MethodForm::dress(Row& row, const ParamSpec& spec, const std::string& defau
   row.error->setObjectName(QStringLiteral("error.%1").arg(text(spec.name)));
   row.error->hide();
   row.valid = true;
-  setInvalid(row.editor, false);
+  setLook(row.editor, "invalid", false);
   auto* grid = row.advanced ? static_cast<QGridLayout*>(m_advanced->layout()) : m_layout;
   grid->removeWidget(row.box);
   grid->removeWidget(row.error);
@@ -308,7 +301,7 @@ void MethodForm::validate(Row& row) {
     }
   }
   row.valid = message.isEmpty();
-  setInvalid(row.editor, !row.valid);
+  setLook(row.editor, "invalid", !row.valid);
   row.error->setText(message.isEmpty() ? QString() : QStringLiteral("\u26A0 ") + message);
   row.error->setVisible(!row.valid);
 }
@@ -374,7 +367,7 @@ void MethodForm::updateFold() {
   m_advanced->setVisible(!m_folded);
   m_more->setText(m_folded ? (changed > 0 ? tr("More parameters (%1 changed)").arg(changed) : tr("More parameters"))
                            : tr("Fewer parameters"));
-  m_more->setIcon(QIcon(tintedPixmap(m_folded ? QStringLiteral("forward") : QStringLiteral("chevron-down-accent"), 12,
+  m_more->setIcon(QIcon(tintedPixmap(m_folded ? QStringLiteral("forward") : QStringLiteral("chevron-down"), 12,
                                      Theme::current().secondary, devicePixelRatioF())));
 }
 

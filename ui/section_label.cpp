@@ -5,19 +5,13 @@
 #include <QPainter>
 #include <utility>
 
+#include "ui/style.h"
 #include "ui/theme.h"
 
 namespace sparsight {
 namespace {
-void tint(QLabel& label, const QColor& color) {
-  QPalette palette = label.palette();
-  if (palette.color(QPalette::WindowText) == color) return;
-  palette.setColor(QPalette::WindowText, color);
-  label.setPalette(palette);
-}
 bool restyles(const QEvent* event) {
-  return event->type() == QEvent::ApplicationPaletteChange || event->type() == QEvent::StyleChange ||
-         event->type() == QEvent::ApplicationFontChange;
+  return event->type() == QEvent::StyleChange || event->type() == QEvent::ApplicationFontChange;
 }
 }  // namespace
 
@@ -25,7 +19,6 @@ WrapLabel::WrapLabel(QWidget* parent) : QLabel(parent) { setWordWrap(true); }
 WrapLabel::WrapLabel(const QString& text, QWidget* parent) : QLabel(text, parent) { setWordWrap(true); }
 
 int WrapLabel::heightForWidth(int width) const {
-  ensurePolished();  // a style sheet may have a font for it
   Known now{text(), font(), contentsMargins(), margin(), indent(), textFormat(), wordWrap()};
   constexpr qsizetype kKept = 64;  // a splitter that is dragged asks for every width
   if (!(now == m_known) || m_heights.size() > kKept) {
@@ -39,7 +32,10 @@ int WrapLabel::heightForWidth(int width) const {
   return height;
 }
 
-SectionLabel::SectionLabel(const QString& text, QWidget* parent) : QLabel(text, parent) { restyle(); }
+SectionLabel::SectionLabel(const QString& text, QWidget* parent) : QLabel(text, parent) {
+  setForegroundRole(kSecondaryRole);
+  restyle();
+}
 
 void SectionLabel::changeEvent(QEvent* event) {
   QLabel::changeEvent(event);
@@ -50,19 +46,18 @@ void SectionLabel::restyle() {
   if (m_restyling) return;
   m_restyling = true;
   if (font() != fonts::dockTitle()) setFont(fonts::dockTitle());
-  tint(*this, Theme::current().secondary);
   m_restyling = false;
 }
 
 NoteLabel::NoteLabel(QWidget* parent, bool wraps) : WrapLabel(parent) {
   setWordWrap(wraps);
   setTextFormat(Qt::PlainText);
+  setForegroundRole(kSecondaryRole);
   restyle();
 }
 
 void NoteLabel::setRole(Role role) {
-  m_role = role;
-  restyle();
+  setForegroundRole(role == Role::Warning ? kWarningRole : role == Role::Error ? QPalette::BrightText : kSecondaryRole);
 }
 
 void NoteLabel::changeEvent(QEvent* event) {
@@ -76,11 +71,6 @@ void NoteLabel::restyle() {
   QFont wanted = fonts::secondary();
   wanted.setPixelSize((fonts::base().pixelSize() + fonts::secondary().pixelSize()) / 2);
   if (font() != wanted) setFont(wanted);
-  const Theme& theme = Theme::current();
-  tint(*this, m_role == Role::Warning ? theme.warning
-              : m_role == Role::Error ? theme.error
-              : m_role == Role::Ok    ? theme.ok
-                                      : theme.secondary);
   m_restyling = false;
 }
 

@@ -47,7 +47,7 @@ class SectionLabel : public QLabel {
 class NoteLabel : public WrapLabel {
   Q_OBJECT
  public:
-  enum class Role { Secondary, Warning, Error, Ok };
+  enum class Role { Secondary, Warning, Error };
   explicit NoteLabel(QWidget* parent = nullptr, bool wraps = true);
   void setRole(Role role);
 
@@ -56,7 +56,6 @@ class NoteLabel : public WrapLabel {
 
  private:
   void restyle();
-  Role m_role = Role::Secondary;
   bool m_restyling = false;
 };
 

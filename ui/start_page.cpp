@@ -164,6 +164,7 @@ StartPage::StartPage(Session& session, QWidget* parent) : QWidget(parent), m_ses
   m_drop = new QLabel(tr("or drop a trace (.h5), a profile (.csv, .json), or tensors of other programs here"));
   m_drop->setAlignment(Qt::AlignCenter);
   m_drop->setMinimumHeight(88);
+  m_drop->setProperty("role", QStringLiteral("secondary"));
   column->addWidget(m_drop);
 
   connect(m_demo, &QPushButton::clicked, this, &StartPage::demoRequested);
@@ -234,9 +235,6 @@ void StartPage::changeEvent(QEvent* event) {
   QFont large = fonts::title();
   large.setPixelSize(large.pixelSize() * 2);
   m_title->setFont(large);
-  QPalette palette = m_drop->palette();
-  palette.setColor(QPalette::WindowText, Theme::current().secondary);
-  m_drop->setPalette(palette);
 }
 
 }  // namespace sparsight

@@ -6,30 +6,32 @@
 #include <QFontMetricsF>
 #include <QPalette>
 #include <QPixmapCache>
-#include <QProxyStyle>
-#include <QStyle>
 #include <QToolTip>
 #include <algorithm>
 #include <array>
 #include <cmath>
 
+#include "ui/style.h"
+
 namespace sparsight {
 namespace {
 
-/// Fusion, with mnemonics underlined only while Alt is down and no pictures on dialog buttons.
-class Style : public QProxyStyle {
- public:
-  Style() : QProxyStyle(QStringLiteral("Fusion")) {}
-  int styleHint(StyleHint hint, const QStyleOption* option, const QWidget* widget,
-                QStyleHintReturn* data) const override {
-    if (hint == SH_UnderlineShortcut) return QGuiApplication::keyboardModifiers().testFlag(Qt::AltModifier) ? 1 : 0;
-    if (hint == SH_DialogButtonBox_ButtonsHaveIcons) return 0;
-    return QProxyStyle::styleHint(hint, option, widget, data);
-  }
-};
-
 bool g_dark = true, g_styled = false;
 double g_scale = 1.0;
+
+/// The tokens that are mixed from others.
+Theme completed(Theme t) {
+  t.field = t.dark ? t.raised : t.panel;
+  t.hover = mixed(t.raised, t.text, t.dark ? 0.08 : 0.06);
+  t.pressed = mixed(t.raised, t.text, t.dark ? 0.15 : 0.12);
+  t.hoverLine = mixed(t.line, t.text, 0.25);
+  t.controlLine = mixed(t.line, t.text, 0.45);
+  t.scroll = mixed(t.panel, t.text, 0.25);
+  t.alternate = mixed(t.panel, t.text, 0.025);
+  t.selection = mixed(t.panel, t.accent, 0.28);
+  t.accentHover = mixed(t.accent, t.dark ? QColor(Qt::white) : QColor(Qt::black), 0.12);
+  return t;
+}
 
 Theme makeLight() {
   Theme t;
@@ -56,7 +58,7 @@ Theme makeLight() {
   t.classClustered = QColor(0x11, 0x77, 0x33);
   t.classSink = QColor(0xAA, 0x44, 0x99);
   t.classDiffuse = QColor(0x6B, 0x72, 0x80);
-  return t;
+  return completed(t);
 }
 
 Theme makeDark() {
@@ -84,7 +86,7 @@ Theme makeDark() {
   t.classClustered = QColor(0x5C, 0xC9, 0x8A);
   t.classSink = QColor(0xD9, 0x8C, 0xC6);
   t.classDiffuse = QColor(0xA3, 0xAB, 0xB8);
-  return t;
+  return completed(t);
 }
 
 QString sansFamily() {
@@ -119,11 +121,9 @@ QString tabularFamily() {
   return family;
 }
 
-int px(double size) { return std::max(8, static_cast<int>(std::lround(size * g_scale))); }
-
 QFont sans(double size) {
   QFont font(sansFamily());
-  font.setPixelSize(px(size));
+  font.setPixelSize(fonts::px(size));
   font.setStyleStrategy(QFont::PreferAntialias);
   font.setHintingPreference(QFont::PreferNoHinting);
   return font;
@@ -134,10 +134,10 @@ QPalette paletteOf(const Theme& t) {
   p.setColor(QPalette::Window, t.window);
   p.setColor(QPalette::WindowText, t.text);
   p.setColor(QPalette::Base, t.panel);
-  p.setColor(QPalette::AlternateBase, t.dark ? t.raised : t.window);
+  p.setColor(QPalette::AlternateBase, t.alternate);
   p.setColor(QPalette::ToolTipBase, t.raised);
   p.setColor(QPalette::ToolTipText, t.text);
-  p.setColor(QPalette::PlaceholderText, t.secondary);
+  p.setColor(QPalette::PlaceholderText, mixed(t.field, t.text, 0.5));
   p.setColor(QPalette::Text, t.text);
   p.setColor(QPalette::Button, t.raised);
   p.setColor(QPalette::ButtonText, t.text);
@@ -145,209 +145,18 @@ QPalette paletteOf(const Theme& t) {
   p.setColor(QPalette::Highlight, t.accent);
   p.setColor(QPalette::HighlightedText, t.onAccent);
   p.setColor(QPalette::Link, t.accent);
-  p.setColor(QPalette::LinkVisited, t.accent);
+  p.setColor(kSecondaryRole, t.secondary);
+  p.setColor(kWarningRole, t.warning);
   p.setColor(QPalette::Light, t.raised);
-  p.setColor(QPalette::Midlight, t.line);
   p.setColor(QPalette::Mid, t.line);
   p.setColor(QPalette::Dark, t.line);
   p.setColor(QPalette::Shadow, t.dark ? QColor(0, 0, 0) : t.line);
-  for (const QPalette::ColorRole role : {QPalette::WindowText, QPalette::Text, QPalette::ButtonText})
+  for (const QPalette::ColorRole role :
+       {QPalette::WindowText, QPalette::Text, QPalette::ButtonText, QPalette::PlaceholderText})
     p.setColor(QPalette::Disabled, role, t.disabled);
   p.setColor(QPalette::Disabled, QPalette::Highlight, t.line);
   p.setColor(QPalette::Disabled, QPalette::HighlightedText, t.secondary);
   return p;
-}
-
-/// @name -> token. Kept as one text so that the look can be read in one place.
-constexpr const char* kStyleSheet = R"(
-QWidget { outline: 0; }
-QMainWindow, QDialog { background: @window; }
-QToolTip { background: @raised; color: @text; border: 1px solid @line; padding: 6px 8px; }
-
-QWidget#topBar { background: @panel; border-bottom: 1px solid @line; }
-QDialog#commandPalette { background: @raised; border: 1px solid @line; }
-QDialog#commandPalette QListWidget { background: @raised; }
-QMenuBar { background: transparent; border: 0; spacing: 0; }
-QMenuBar::item { background: transparent; padding: 6px 9px; border-radius: 4px; }
-QMenuBar::item:selected { background: @hover; }
-QMenu { background: @raised; border: 1px solid @line; padding: 4px; }
-QMenu::item { padding: 6px 28px 6px 12px; border-radius: 4px; }
-QMenu::icon { padding-left: 8px; }
-QMenu::item:selected { background: @accent; color: @onAccent; }
-QMenu::item:disabled { color: @disabled; background: transparent; }
-QMenu::separator { height: 1px; background: @line; margin: 4px 8px; }
-QMenu::indicator { width: 14px; height: 14px; margin-left: 6px; }
-QMenu::indicator:checked { image: url(:/resources/icons/check-@variant.svg); }
-
-QPushButton, QToolButton[framed="true"] {
-  background: @raised; color: @text; border: 1px solid @line; border-radius: 6px; padding: 0 12px;
-  min-height: @control; }
-QPushButton:hover, QToolButton[framed="true"]:hover { background: @hover; border-color: @hoverLine; }
-QPushButton:pressed, QToolButton[framed="true"]:pressed { background: @pressed; }
-QPushButton:focus, QToolButton[framed="true"]:focus { border: 2px solid @accent; padding: 0 11px; min-height: @controlFocus; }
-QPushButton:disabled, QToolButton[framed="true"]:disabled { color: @disabled; background: transparent; }
-QPushButton[tall="true"] { min-height: @tall; padding: 0 16px; }
-QPushButton[tall="true"]:focus { min-height: @tallFocus; padding: 0 15px; }
-QPushButton[row="true"] { min-height: @row; border-radius: 6px; }
-QPushButton[row="true"]:focus { min-height: @rowFocus; border: 2px solid @accent; }
-QPushButton[layoutTab="true"] { background: transparent; border-color: transparent; color: @secondary; padding: 0 16px; }
-QPushButton[layoutTab="true"]:hover { background: @hover; color: @text; }
-QPushButton[layoutTab="true"]:focus { border: 2px solid @accent; padding: 0 15px; }
-QPushButton[primary="true"] { background: @accent; color: @onAccent; border-color: @accent; font-weight: 600; }
-QPushButton[primary="true"]:hover { background: @accentHover; border-color: @accentHover; }
-QPushButton[primary="true"][layoutTab="true"] { background: @accent; color: @onAccent; }
-QPushButton[primary="true"]:focus { border: 2px solid @text; }
-QPushButton[primary="true"]:disabled { background: @line; color: @secondary; border-color: @line; }
-QPushButton::menu-indicator { image: none; width: 0; }
-QPushButton[flat="true"], QPushButton[link="true"] { background: transparent; border-color: transparent; color: @accent; padding: 0 4px; }
-QPushButton[flat="true"]:hover, QPushButton[link="true"]:hover { background: @hover; }
-QPushButton[link="true"]:focus { border: 2px solid @accent; padding: 0 3px; }
-
-QToolButton { background: transparent; border: 1px solid transparent; border-radius: 4px; padding: 3px; color: @text; }
-QToolButton:hover { background: @hover; }
-QToolButton:pressed, QToolButton:checked { background: @pressed; }
-QToolButton:focus { border: 2px solid @accent; padding: 2px; }
-QToolButton::menu-indicator { image: none; }
-
-QLineEdit, QAbstractSpinBox, QComboBox, QPlainTextEdit, QTextEdit, QTextBrowser {
-  background: @field; color: @text; border: 1px solid @line; border-radius: 6px; padding: 0 8px;
-  selection-background-color: @accent; selection-color: @onAccent; }
-QLineEdit, QAbstractSpinBox, QComboBox { min-height: @control; }
-QAbstractItemView QLineEdit, QAbstractItemView QAbstractSpinBox { min-height: 0; border-radius: 0; padding: 0 4px; }
-QLineEdit:hover, QAbstractSpinBox:hover, QComboBox:hover { border-color: @hoverLine; }
-QLineEdit:focus, QAbstractSpinBox:focus, QComboBox:focus, QPlainTextEdit:focus {
-  border: 2px solid @accent; padding: 0 7px; }
-QLineEdit:focus, QAbstractSpinBox:focus, QComboBox:focus { min-height: @controlFocus; }
-QLineEdit:disabled, QAbstractSpinBox:disabled, QComboBox:disabled { color: @disabled; background: transparent; }
-QLineEdit[invalid="true"], QAbstractSpinBox[invalid="true"], QComboBox[invalid="true"] { border: 2px solid @error; padding: 0 7px; min-height: @controlFocus; }
-QPlainTextEdit, QTextEdit, QTextBrowser { padding: 8px; }
-QTextBrowser { border: 0; border-radius: 0; background: @panel; }
-QComboBox { padding-right: 22px; combobox-popup: 0; }
-QComboBox:focus { padding-right: 21px; }
-QComboBox::drop-down { border: 0; width: 22px; subcontrol-position: center right; }
-QComboBox::down-arrow { image: url(:/resources/icons/chevron-down-@variant.svg); width: 12px; height: 12px; }
-QComboBox QAbstractItemView { background: @raised; border: 1px solid @line; padding: 4px; outline: 0;
-  selection-background-color: @accent; selection-color: @onAccent; }
-QComboBox QAbstractItemView::item { min-height: @control; padding: 0 8px; border-radius: 4px; }
-QAbstractSpinBox::up-button, QAbstractSpinBox::down-button { width: 18px; border: 0; background: transparent; }
-QAbstractSpinBox::up-button:hover, QAbstractSpinBox::down-button:hover { background: @hover; }
-QAbstractSpinBox::up-arrow { image: url(:/resources/icons/chevron-up-@variant.svg); width: 10px; height: 10px; }
-QAbstractSpinBox::down-arrow { image: url(:/resources/icons/chevron-down-@variant.svg); width: 10px; height: 10px; }
-
-QCheckBox, QRadioButton { spacing: 8px; min-height: 24px; background: transparent; }
-QCheckBox::indicator, QRadioButton::indicator { width: 16px; height: 16px; border: 1px solid @control3; background: @field; }
-QCheckBox::indicator { border-radius: 4px; }
-QRadioButton::indicator { border-radius: 9px; }
-QCheckBox::indicator:hover, QRadioButton::indicator:hover { border-color: @accent; }
-QCheckBox::indicator:checked { background: @accent; border-color: @accent; image: url(:/resources/icons/check-on-@variant.svg); }
-QRadioButton::indicator:checked { background: @onAccent; border: 5px solid @accent; width: 8px; height: 8px; border-radius: 9px; }
-QCheckBox:focus, QRadioButton:focus { color: @accent; }
-QCheckBox::indicator:focus { border: 2px solid @accent; }
-
-QSlider { min-height: 24px; background: transparent; }
-QSlider::groove:horizontal { height: 4px; background: @line; border-radius: 2px; }
-QSlider::sub-page:horizontal { background: @accent; border-radius: 2px; }
-QSlider::add-page:horizontal { background: @line; border-radius: 2px; }
-QSlider::handle:horizontal { width: 14px; height: 14px; margin: -5px 0; border-radius: 7px; background: @accent; border: 0; }
-QSlider::handle:horizontal:hover { background: @accentHover; }
-QSlider::handle:horizontal:focus { border: 2px solid @text; width: 10px; height: 10px; }
-QSlider:disabled { color: @disabled; }
-QSlider::handle:horizontal:disabled { background: @disabled; }
-QSlider::sub-page:horizontal:disabled { background: @line; }
-
-QProgressBar { background: @line; border: 0; border-radius: 2px; min-height: 4px; max-height: 4px; }
-QProgressBar::chunk { background: @accent; border-radius: 2px; }
-
-QAbstractItemView { background: @panel; alternate-background-color: @alternate; border: 0; gridline-color: @grid;
-  selection-background-color: @selection; selection-color: @text; }
-QAbstractItemView::item { padding: 0 8px; }
-QAbstractItemView:focus { border: 0; }
-QHeaderView { background: @panel; border: 0; }
-QHeaderView::section { background: @panel; color: @secondary; border: 0; border-bottom: 1px solid @line; padding: 4px 8px; font-size: @small; }
-QTableCornerButton::section { background: @panel; border: 0; }
-QScrollArea, QScrollArea > QWidget > QWidget { background: transparent; border: 0; }
-
-QScrollBar { background: transparent; border: 0; }
-QScrollBar:vertical { width: 10px; }
-QScrollBar:horizontal { height: 10px; }
-QScrollBar::handle { background: @scroll; border-radius: 3px; border: 0; margin: 2px; }
-QScrollBar::handle:vertical { min-height: 28px; }
-QScrollBar::handle:horizontal { min-width: 28px; }
-QScrollBar::handle:hover { background: @secondary; }
-QScrollBar::add-line, QScrollBar::sub-line { width: 0; height: 0; }
-QScrollBar::add-page, QScrollBar::sub-page { background: transparent; }
-
-QTabWidget::pane { border: 0; border-top: 1px solid @line; }
-QTabBar { background: transparent; qproperty-drawBase: 0; }
-QTabBar::tab { background: transparent; color: @secondary; padding: 7px 4px 6px 4px; margin: 0 12px 0 4px;
-  border: 0; border-bottom: 2px solid transparent; }
-QTabBar::tab:hover { color: @text; }
-QTabBar::tab:selected { color: @text; font-weight: 600; border-bottom: 2px solid @accent; }
-QTabBar::tab:focus { color: @accent; }
-QTabBar::scroller { width: 20px; }
-
-QMainWindow::separator { background: @line; width: 1px; height: 1px; }
-QMainWindow::separator:hover { background: @accent; }
-QDockWidget { border: 0; titlebar-close-icon: none; }
-QDockWidget > QWidget { background: @panel; }
-QSplitter::handle { background: @line; }
-QSplitter::handle:horizontal { width: 1px; }
-QSplitter::handle:vertical { height: 1px; }
-QStatusBar { background: @panel; border-top: 1px solid @line; color: @secondary; }
-QStatusBar::item { border: 0; }
-QStatusBar QLabel { color: @secondary; }
-QGroupBox { border: 0; margin-top: 20px; font-weight: 600; }
-QGroupBox::title { subcontrol-origin: margin; left: 0; color: @secondary; }
-QLabel { background: transparent; }
-QLabel[role="secondary"] { color: @secondary; }
-QLabel[role="warning"] { color: @warning; }
-QLabel[role="error"] { color: @error; }
-QLabel[role="ok"] { color: @ok; }
-QFrame[role="line"] { background: @line; border: 0; max-height: 1px; min-height: 1px; }
-QFrame[role="card"] { background: @panel; border: 1px solid @line; border-radius: 6px; }
-QWidget[role="panel"] { background: @panel; }
-QWidget[role="window"] { background: @window; }
-)";
-
-QString styleSheetOf(const Theme& t) {
-  const auto scaled = [](int size) -> QString { return QString::number(px(size)) + QStringLiteral("px"); };
-  // Longest names first: a name may begin with another one.
-  std::vector<std::pair<QString, QString>> tokens{
-      {QStringLiteral("@window"), t.window.name()},
-      {QStringLiteral("@panel"), t.panel.name()},
-      {QStringLiteral("@raised"), t.raised.name()},
-      {QStringLiteral("@line"), t.line.name()},
-      {QStringLiteral("@grid"), t.grid.name()},
-      {QStringLiteral("@text"), t.text.name()},
-      {QStringLiteral("@secondary"), t.secondary.name()},
-      {QStringLiteral("@disabled"), t.disabled.name()},
-      {QStringLiteral("@accent"), t.accent.name()},
-      {QStringLiteral("@onAccent"), t.onAccent.name()},
-      {QStringLiteral("@accentHover"), mixed(t.accent, t.dark ? QColor(Qt::white) : QColor(Qt::black), 0.12).name()},
-      {QStringLiteral("@ok"), t.ok.name()},
-      {QStringLiteral("@warning"), t.warning.name()},
-      {QStringLiteral("@error"), t.error.name()},
-      {QStringLiteral("@field"), (t.dark ? t.raised : t.panel).name()},
-      {QStringLiteral("@hover"), mixed(t.raised, t.text, t.dark ? 0.08 : 0.06).name()},
-      {QStringLiteral("@pressed"), mixed(t.raised, t.text, t.dark ? 0.15 : 0.12).name()},
-      {QStringLiteral("@hoverLine"), mixed(t.line, t.text, 0.25).name()},
-      {QStringLiteral("@control3"), mixed(t.line, t.text, 0.45).name()},
-      {QStringLiteral("@scroll"), mixed(t.panel, t.text, 0.25).name()},
-      {QStringLiteral("@alternate"), mixed(t.panel, t.text, 0.025).name()},
-      {QStringLiteral("@selection"), mixed(t.panel, t.accent, 0.28).name()},
-      {QStringLiteral("@variant"), t.dark ? QStringLiteral("dark") : QStringLiteral("light")},
-      {QStringLiteral("@small"), scaled(11)},
-      {QStringLiteral("@tallFocus"), scaled(30)},
-      {QStringLiteral("@tall"), scaled(32)},
-      {QStringLiteral("@rowFocus"), scaled(40)},
-      {QStringLiteral("@row"), scaled(42)},
-      {QStringLiteral("@controlFocus"), scaled(Theme::kControl - 4)},
-      {QStringLiteral("@control"), scaled(Theme::kControl - 2)},
-  };
-  std::sort(tokens.begin(), tokens.end(), [](const auto& a, const auto& b) { return a.first.size() > b.first.size(); });
-  QString sheet = QString::fromLatin1(kStyleSheet);
-  for (const auto& [name, value] : tokens) sheet.replace(name, value);
-  return sheet;
 }
 
 double linearChannel(double c) { return c <= 0.03928 ? c / 12.92 : std::pow((c + 0.055) / 1.055, 2.4); }
@@ -375,11 +184,12 @@ void Theme::apply(bool dark) {
   QPixmapCache::clear();
   if (!g_styled) QApplication::setStyle(new Style);
   g_styled = true;
-  QApplication::setPalette(paletteOf(theme));
+  const QPalette palette = paletteOf(theme);
+  QApplication::setPalette(palette);
+  QToolTip::setPalette(palette);
+  if (QApplication::font() == fonts::base()) return;
   QApplication::setFont(fonts::base());
-  QToolTip::setPalette(paletteOf(theme));
   QToolTip::setFont(fonts::base());
-  qApp->setStyleSheet(styleSheetOf(theme));
 }
 
 QColor Theme::classColor(HeadClass c) const {
@@ -437,6 +247,7 @@ QFont dockTitle() { return fontsNow().dockTitle; }
 QFont tabular() { return fontsNow().tabular; }
 void setScale(double factor) { g_scale = std::clamp(factor, 0.8, 2.0); }
 double scale() { return g_scale; }
+int px(double size) { return std::max(8, static_cast<int>(std::lround(size * g_scale))); }
 }  // namespace fonts
 
 void paintClassGlyph(QPainter& painter, const QRectF& box, HeadClass c, const Theme& theme) {

@@ -16,11 +16,14 @@ struct Theme {
   QColor window, panel, raised, line, grid, text, secondary, disabled, accent, onAccent;
   QColor slotA, slotB, ok, warning, error, noDataHatch, noData;
   QColor classSpatial, classTemporal, classClustered, classSink, classDiffuse;
+  /// Mixed from the tokens above: fields; pressed and hovered surfaces; outlines of hovered fields, of check boxes; ...
+  QColor field, hover, pressed, hoverLine, controlLine, scroll, alternate, selection, accentHover;
 
   [[nodiscard]] static const Theme& light();
   [[nodiscard]] static const Theme& darkTheme();
   [[nodiscard]] static const Theme& current();
-  /// Installs palette, style sheet and fonts on the application.
+  /// Installs the style (once), palette and fonts on the application. Everything is drawn from current(): a change of
+  /// theme is a repaint, and nothing else.
   static void apply(bool dark);
 
   [[nodiscard]] QColor classColor(HeadClass c) const;
@@ -38,6 +41,8 @@ namespace fonts {
 /// Theme::apply.
 void setScale(double factor);
 [[nodiscard]] double scale();
+/// `size` at the interface scale, at least 8: heights of controls follow the text in them.
+[[nodiscard]] int px(double size);
 }  // namespace fonts
 
 /// Draws the class glyph (square, diamond, hexagon, bar, ring; outline only for None) centred in `box`.

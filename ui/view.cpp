@@ -4,8 +4,6 @@
 namespace sparsight {
 
 View::View(Session& session, QWidget* parent) : QWidget(parent), m_session(session) {
-  // A plain QWidget subclass paints no style sheet background by itself.
-  setAttribute(Qt::WA_StyledBackground);
   setProperty("role", QStringLiteral("panel"));
 }
 View::~View() = default;

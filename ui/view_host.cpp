@@ -17,7 +17,6 @@ namespace sparsight {
 
 ViewHost::ViewHost(Session& session, const ViewInfo& info, const QSize& size) : m_session(session) {
   setProperty("role", QStringLiteral("panel"));
-  setAttribute(Qt::WA_StyledBackground);
   auto* column = new QVBoxLayout(this);
   column->setContentsMargins(0, 0, 0, 0);
   column->setSpacing(0);

@@ -80,7 +80,6 @@ class TstTheme : public QObject {
     QVERIFY(Theme::current().dark);
     QCOMPARE(QApplication::palette().color(QPalette::Base), Theme::darkTheme().panel);
     QCOMPARE(QApplication::font().pixelSize(), 13);
-    QVERIFY(!qApp->styleSheet().contains(QLatin1Char('@')));
     fonts::setScale(1.5);
     Theme::apply(true);
     QCOMPARE(QApplication::font().pixelSize(), 20);

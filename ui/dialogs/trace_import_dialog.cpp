@@ -28,6 +28,7 @@
 #include "ui/icons.h"
 #include "ui/section_label.h"
 #include "ui/session.h"
+#include "ui/style.h"
 #include "ui/theme.h"
 
 namespace sparsight {
@@ -369,7 +370,7 @@ void TraceImportDialog::look() {
 
 void TraceImportDialog::showPlace(QTreeWidgetItem* item, const TensorPlace& place) const {
   item->setText(3, placeText(place));
-  const QBrush brush = palette().brush(place.role == TensorRole::None ? QPalette::PlaceholderText : QPalette::Text);
+  const QBrush brush = palette().brush(place.role == TensorRole::None ? kSecondaryRole : QPalette::Text);
   for (int column = 0; column < 4; ++column) item->setForeground(column, brush);
 }
 

@@ -7,7 +7,6 @@
 #include <QLabel>
 #include <QSplitter>
 #include <QStackedWidget>
-#include <QStyle>
 #include <QToolButton>
 #include <QUndoView>
 #include <QVBoxLayout>
@@ -22,20 +21,13 @@
 #include "ui/response_strip.h"
 #include "ui/session.h"
 #include "ui/small_chart.h"
+#include "ui/style.h"
 #include "ui/theme.h"
 #include "ui/view.h"
 #include "ui/wrap_row.h"
 
 namespace sparsight {
 namespace {
-
-/// The style sheet colours by role; a change is only seen after a repolish.
-void setRole(QWidget* widget, const QString& role) {
-  if (widget->property("role").toString() == role) return;
-  widget->setProperty("role", role);
-  widget->style()->unpolish(widget);
-  widget->style()->polish(widget);
-}
 
 /// Elided in the middle, with the whole text as tooltip.
 class ElidedLabel : public QLabel {
@@ -110,8 +102,6 @@ class BudgetView : public View {
 };
 
 BudgetView::BudgetView(Session& shared, QWidget* parent) : View(shared, parent), m_model(shared.profile()) {
-  setRole(this, QStringLiteral("panel"));
-  setAttribute(Qt::WA_StyledBackground);
   auto* outer = new QVBoxLayout(this);
   outer->setContentsMargins(0, 0, 0, 0);
   m_stack = new QStackedWidget(this);

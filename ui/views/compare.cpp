@@ -104,7 +104,6 @@ class CompareView : public View {
     upperColumn->addWidget(m_readout);
     auto* lower = new QWidget;
     lower->setProperty("role", QStringLiteral("panel"));
-    lower->setAttribute(Qt::WA_StyledBackground);
     auto* lowerColumn = new QVBoxLayout(lower);
     lowerColumn->setContentsMargins(0, 0, 0, 0);
     lowerColumn->setSpacing(0);

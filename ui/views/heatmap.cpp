@@ -8,7 +8,6 @@
 #include <QSlider>
 #include <QSplitter>
 #include <QStackedWidget>
-#include <QStyle>
 #include <QTimer>
 #include <QToolButton>
 #include <QVBoxLayout>
@@ -26,6 +25,7 @@
 #include "ui/heatmap_grid.h"
 #include "ui/icons.h"
 #include "ui/session.h"
+#include "ui/style.h"
 #include "ui/theme.h"
 #include "ui/view.h"
 
@@ -103,15 +103,7 @@ class HeatmapView : public View {
   int m_hoverRow = -1, m_hoverColumn = -1;
 };
 
-void polishRole(QWidget* widget, const QString& role) {
-  widget->setProperty("role", role);
-  widget->style()->unpolish(widget);
-  widget->style()->polish(widget);
-}
-
 HeatmapView::HeatmapView(Session& shared, QWidget* parent) : View(shared, parent) {
-  polishRole(this, QStringLiteral("panel"));
-  setAttribute(Qt::WA_StyledBackground);
   m_refreshing = true;  // filling the boxes is no choice of the user
   build();
   m_refreshing = false;
@@ -157,7 +149,7 @@ void HeatmapView::build() {
   m_compare->setFixedHeight(Theme::kControl);
   header->addWidget(m_compare);
   m_otherLabel = new QLabel(page);
-  polishRole(m_otherLabel, QStringLiteral("secondary"));
+  setRole(m_otherLabel, QStringLiteral("secondary"));
   header->addWidget(m_otherLabel);
   m_clear = new QToolButton(page);
   m_clear->setIcon(themedIcon(QStringLiteral("close")));

@@ -192,7 +192,7 @@ class MethodView : public View {
       button->setObjectName(QLatin1String(name));
       button->setToolTip(tip);
       button->setMinimumWidth(30);
-      button->setStyleSheet(QStringLiteral("padding: 0 4px;"));
+      button->setProperty("dense", true);
       if (primary) button->setProperty("primary", true);
       runRow->addWidget(button, 1);
       return button;
