@@ -24,7 +24,8 @@ QSize CaptionCombo::sizeHint() const {
   const QFontMetrics captions(fonts::secondary()), values(font());
   int widest = 0;
   for (int i = 0; i < count(); ++i) widest = std::max(widest, values.horizontalAdvance(itemText(i)));
-  return {Theme::kPad + captions.horizontalAdvance(m_caption) + Theme::kPad + widest + kArrow, Theme::kControl};
+  return {Theme::kPad + captions.horizontalAdvance(m_caption) + Theme::kPad + widest + kArrow,
+          fonts::px(Theme::kControl)};
 }
 
 bool CaptionCombo::select(const QVariant& key) {

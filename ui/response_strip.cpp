@@ -68,7 +68,6 @@ ResponseStrip::ResponseStrip(Session& session, ProfileModel& model, QWidget* par
   m_measure->setProperty("framed", true);
   m_measure->setPopupMode(QToolButton::InstantPopup);
   m_measure->setMenu(m_menu);
-  m_measure->setFixedHeight(Theme::kControl);
   const std::pair<Scope, QString> scopes[] = {{Scope::Head, tr("this head")},
                                               {Scope::Layer, tr("this layer")},
                                               {Scope::Step, tr("this step")},

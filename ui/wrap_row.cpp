@@ -52,7 +52,7 @@ int WrapRow::widthOf(const QWidget* control) const {
 int WrapRow::gapAfter(const QWidget*) const { return Theme::kPad; }
 
 void WrapRow::arrange() {
-  const int height = Theme::kControl, left = m_margins.left(), right = width() - m_margins.right();
+  const int height = fonts::px(Theme::kControl), left = m_margins.left(), right = width() - m_margins.right();
   int x = left, y = m_margins.top();
   const auto newRow = [&] {
     x = left;

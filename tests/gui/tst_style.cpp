@@ -30,9 +30,11 @@
 #include "ui/dialogs/settings_dialog.h"
 #include "ui/dialogs/synth_dialog.h"
 #include "ui/main_window.h"
+#include "ui/map_header.h"
 #include "ui/section_label.h"
 #include "ui/style.h"
 #include "ui/theme.h"
+#include "ui/wrap_row.h"
 
 using namespace sparsight;
 using namespace sparsight::test;
@@ -331,6 +333,28 @@ class TstStyle : public QObject {
         control->ensurePolished();
         QCOMPARE(control->sizeHint().height(), fonts::px(Theme::kControl - 2) + 2);
       }
+    }
+  }
+
+  void rowsOfControlsGrowWithTheInterface() {
+    WrapRow row;
+    auto* combo = new CaptionCombo(QStringLiteral("pooling"));
+    combo->addItem(QStringLiteral("max"));
+    row.addControl(combo);
+    auto* tool = new QToolButton;
+    tool->setText(QStringLiteral("Brush"));
+    row.addControl(tool);
+    row.resize(90, 40);  // one below the other
+    row.show();
+    QVERIFY(QTest::qWaitForWindowExposed(&row));
+    for (const double scale : {1.0, 2.0}) {
+      fonts::setScale(scale);
+      useTheme(true);
+      for (const QWidget* control : std::vector<QWidget*>{combo, tool}) {
+        QTRY_VERIFY(control->height() >= fonts::px(Theme::kControl));
+        QVERIFY(control->height() >= QFontMetrics(control->font()).height());
+      }
+      QVERIFY(tool->y() >= combo->geometry().bottom());
     }
   }
 

@@ -191,7 +191,6 @@ void BudgetView::buildHeader(QVBoxLayout* layout, QWidget* page) {
     }
     made->setAccessibleName(text);
     made->setToolTip(tip);
-    made->setFixedHeight(Theme::kControl);
     header->addControl(made);
     return made;
   };

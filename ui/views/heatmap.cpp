@@ -146,7 +146,6 @@ void HeatmapView::build() {
   m_compare->setObjectName(QStringLiteral("heatmap.compare"));
   m_compare->setText(tr("Difference with..."));
   m_compare->setToolTip(tr("Open a second profile and show this one minus that one"));
-  m_compare->setFixedHeight(Theme::kControl);
   header->addWidget(m_compare);
   m_otherLabel = new QLabel(page);
   setRole(m_otherLabel, QStringLiteral("secondary"));
