@@ -706,19 +706,26 @@ bool MainWindow::layOutStep() {
     m_opening = std::make_unique<LayoutPause>(std::initializer_list<QWidget*>{this});
     setUpdatesEnabled(false);
     m_empty = false;
-    m_restored = false;
+    m_layOut = LayOut::Restore;
     // A page that is not shown needs no room.
     m_start->setSizePolicy(QSizePolicy::Ignored, QSizePolicy::Ignored);
     arrangeDocks();
     return true;
   }
-  if (!std::exchange(m_restored, true) && m_layouts.contains(m_preset)) {
-    restoreDocks();
+  if (m_layOut == LayOut::Restore) {
+    m_layOut = LayOut::Centre;
+    if (m_layouts.contains(m_preset)) {
+      restoreDocks();
+      return true;
+    }
+  }
+  if (m_layOut == LayOut::Centre) {
+    m_layOut = LayOut::Finish;  // after what views do when they are shown
+    m_pages->setCurrentIndex(1);
+    showLayoutTabs(true);
+    showCentre();
     return true;
   }
-  m_pages->setCurrentIndex(1);
-  showLayoutTabs(true);
-  showCentre();
   m_opening.reset();
   setUpdatesEnabled(true);
   return false;
@@ -1035,13 +1042,17 @@ void MainWindow::showPalette() {
 void MainWindow::showHelp(const QString& page) {
   QDockWidget* dock = m_docks[QStringLiteral("help")];
   if (dock->isHidden()) {
+    const LayoutPause once({this});
     dock->show();
     // A tab beside what is on the right: half a column is too little for a page, and the page widens the column.
     QDockWidget* method = m_docks[QStringLiteral("method")];
     if (method != nullptr && !method->isHidden() && !method->isFloating() && !dock->isFloating() &&
         dockWidgetArea(method) == dockWidgetArea(dock))
       tabifyDockWidget(method, dock);
-    resizeDocks({dock}, {400}, Qt::Horizontal);
+    QTimer::singleShot(0, dock, [this, dock] {
+      resizeDocks({dock}, {400}, Qt::Horizontal);
+      dock->raise();  // a tab takes it once the layout knows it
+    });
   }
   dock->raise();
   m_help->showPage(page);

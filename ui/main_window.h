@@ -5,6 +5,7 @@
 #include <QMainWindow>
 #include <QStringList>
 #include <QTimer>
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <vector>
@@ -105,8 +106,8 @@ class MainWindow : public QMainWindow {
   void updateEmptyState();
   /// As setLayoutPreset, in several turns of the event loop.
   void switchLayout(const QString& name);
-  /// The docks of the layout, its stored state, then what is between them in place of the start page: one of these at a
-  /// time, each a turn of the event loop. False: it is done.
+  /// The docks of the layout, its stored state, what is between them in place of the start page, then painting: one of
+  /// these at a time, each a turn of the event loop. False: it is done.
   bool layOutStep();
   void choose(QAction& layout);
   void arrangeDocks();
@@ -145,7 +146,8 @@ class MainWindow : public QMainWindow {
   QTabBar* m_centreTabs = nullptr;
   std::vector<QPushButton*> m_layoutTabs;
   std::unique_ptr<LayoutPause> m_opening;  ///< while layOutStep is not done
-  bool m_restored = false;
+  enum class LayOut : std::uint8_t { Restore, Centre, Finish };
+  LayOut m_layOut = LayOut::Restore;  ///< what layOutStep does next
   StartPage* m_start = nullptr;
   HelpPanel* m_help = nullptr;
   std::unique_ptr<ProfileActions> m_profileActions;

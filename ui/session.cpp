@@ -5,6 +5,7 @@
 #include <QThread>
 #include <algorithm>
 #include <cstdlib>
+#include <iterator>
 #include <utility>
 
 #include "sparsight/core/profile.h"
@@ -13,6 +14,7 @@
 
 namespace sparsight {
 namespace {
+constexpr int kDiscardMs = 100;
 
 /// The numbers of a report without the arrays of its plan.
 HeadResult withoutPlanArrays(const HeadReport& full) {
@@ -192,6 +194,12 @@ Session::Session(JobQueueOptions options, QObject* parent) : QObject(parent), m_
   });
   connect(m_profile.get(), &ProfileDocument::profileReplaced, this, &Session::leaveEmptyStep);
   probeBackend();
+  m_discardTimer.setSingleShot(true);
+  connect(&m_discardTimer, &QTimer::timeout, this, [this] {
+    constexpr int kLongestMs = 10'000;
+    m_discardTimer.setInterval(std::min(2 * m_discardTimer.interval(), kLongestMs));
+    giveMemoryBack();
+  });
   m_flush.setSingleShot(true);
   m_flush.setInterval(0);
   connect(&m_flush, &QTimer::timeout, this, [this] {
@@ -245,16 +253,30 @@ void Session::setMapCacheLimit(Index bytes, bool clear) {
 
 void Session::discard(std::shared_ptr<const void> object) {
   if (!object) return;
+  m_discarded.push_back(std::move(object));
+  m_discardTimer.setInterval(kDiscardMs);
+  giveMemoryBack();
+}
+
+void Session::giveMemoryBack() {
+  // What somebody else still holds would be freed where they let go, and that is mostly here, on the GUI thread: a view
+  // that is told later, a job's closure that comes back.
+  const auto alone = std::stable_partition(m_discarded.begin(), m_discarded.end(),
+                                           [](const std::shared_ptr<const void>& o) { return o.use_count() > 1; });
+  auto free = std::make_shared<std::vector<std::shared_ptr<const void>>>(std::make_move_iterator(alone),
+                                                                         std::make_move_iterator(m_discarded.end()));
+  m_discarded.erase(alone, m_discarded.end());
+  if (!m_discarded.empty()) m_discardTimer.start();
+  if (free->empty()) return;
   JobSpec spec;
   spec.name = "Give memory back";
   spec.lane = Lane::Io;
   spec.priority = -100;
-  auto holder = std::make_shared<std::shared_ptr<const void>>(std::move(object));
   m_jobs
       ->submit<bool>(
           spec,
-          [holder](JobContext&) {
-            holder->reset();
+          [free](JobContext&) {
+            free->clear();
             return true;
           },
           [](const Outcome<bool>&) {})
@@ -546,9 +568,10 @@ void Session::addOpened(const std::shared_ptr<OpenedResults>& results, std::size
 
 void Session::setTrace(std::shared_ptr<const Trace> trace) {
   m_runJobs.clear();  // results of the old trace would be nonsense in the new one
-  m_trace = std::move(trace);
-  m_runs.clear();
-  m_reports.clear();
+  // Heads in memory and plans go with them.
+  discard(std::exchange(m_trace, std::move(trace)));
+  discard(std::make_shared<const RunStore>(std::exchange(m_runs, {})));
+  discard(std::make_shared<const decltype(m_reports)>(std::exchange(m_reports, {})));
   m_fetchJob.cancel();
   m_fetching.reset();
   m_overlayMethod.clear();

@@ -153,7 +153,8 @@ class Session : public QObject {
   void setMapCache(std::shared_ptr<MapCache> cache) { m_mapCache = std::move(cache); }
   /// Limit of that cache, in a job; empties it first when asked to.
   void setMapCacheLimit(Index bytes, bool clear = false);
-  /// Gives memory back in a job: tens of megabytes take milliseconds.
+  /// Gives memory back in a job, as tens of megabytes take milliseconds: at once, or when whoever else holds `object`
+  /// has let it go.
   void discard(std::shared_ptr<const void> object);
   [[nodiscard]] bool isOpening() const noexcept { return m_opening > 0; }
   void cancelOpening();
@@ -187,6 +188,7 @@ class Session : public QObject {
   /// A profile alone starts at a step that has values: measured ones are mostly holes.
   void leaveEmptyStep();
   void setTrace(std::shared_ptr<const Trace> trace);
+  void giveMemoryBack();
   void submitOpen(JobSpec spec, const QString& path, std::function<Opened(JobContext&)> work);
   void finishOpen(const QString& path, Outcome<Opened> outcome);
   void receiveOpened(const QString& path, Outcome<Opened> outcome);
@@ -212,7 +214,8 @@ class Session : public QObject {
   QString m_overlayMethod;
   TraceOptions m_traceOptions;
   ChangeFlags m_pending;
-  QTimer m_flush;
+  QTimer m_flush, m_discardTimer;
+  std::vector<std::shared_ptr<const void>> m_discarded;  ///< that others still hold
   std::vector<JobHandle> m_openJobs;
   JobHandle m_demoProfileJob, m_probeJob, m_fetchJob;
   std::optional<BackendInfo> m_backend;

@@ -2,6 +2,8 @@
 #include <QFile>
 #include <QSignalSpy>
 #include <QTest>
+#include <atomic>
+#include <thread>
 
 #include "tests/gui/gui_fixture.h"
 #include "ui/session.h"
@@ -189,6 +191,46 @@ class TstSession : public QObject {
     QVERIFY(session.runs().methods().isEmpty());
     QVERIFY(!session.selectedHead().has_value());
     QTest::qWait(100);  // late results of the old trace must not come back
+    QVERIFY(session.runs().methods().isEmpty());
+  }
+
+  void memoryIsGivenBackByAJobHoweverLongItIsHeld() {
+    Session session;
+    std::atomic<int> freed{0}, freedHere{0};
+    const auto object = [&, gui = std::this_thread::get_id()] {
+      return std::shared_ptr<int>(new int(1), [&freed, &freedHere, gui](const int* p) {
+        delete p;
+        ++freed;
+        if (std::this_thread::get_id() == gui) ++freedHere;
+      });
+    };
+    session.discard(object());
+    QVERIFY(eventually([&] { return freed == 1; }));
+    std::shared_ptr<int> held = object();
+    session.discard(held);
+    session.discard(object());
+    QVERIFY(eventually([&] { return freed == 2; }));  // one that is held keeps no other
+    QTest::qWait(250);
+    QCOMPARE(freed.load(), 2);
+    held.reset();
+    QCOMPARE(freed.load(), 2);
+    QVERIFY(eventually([&] { return freed == 3; }));
+    QCOMPARE(freedHere.load(), 0);
+  }
+
+  void aClosedTraceIsGone() {
+    Session session;
+    open(session);
+    RunRequest request;
+    request.methodId = "dense";
+    session.runMethod(request, QStringLiteral("Run dense"));
+    QVERIFY(eventually([&] { return session.lastReport(QStringLiteral("dense")) != nullptr; }));
+    const std::weak_ptr<const Trace> trace = session.trace();
+    const std::weak_ptr<const RunReport> report = session.lastReport(QStringLiteral("dense"));
+    session.closeTrace();
+    QVERIFY(session.lastReport(QStringLiteral("dense")) == nullptr);
+    QVERIFY(eventually([&] { return trace.expired() && report.expired(); }));
+    open(session);  // and it opens again
     QVERIFY(session.runs().methods().isEmpty());
   }
 

@@ -34,7 +34,8 @@ class Opening : public QObject {
       take();
       if (m_step != Step::Done && clock.nsecsElapsed() > kTurnNs) return QTimer::singleShot(0, this, &Opening::turn);
     }
-    delete this;
+    setObjectName(QString());  // another may come
+    deleteLater();
   }
   void take() {
     switch (m_step) {

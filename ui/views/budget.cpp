@@ -7,6 +7,7 @@
 #include <QLabel>
 #include <QSplitter>
 #include <QStackedWidget>
+#include <QTimer>
 #include <QToolButton>
 #include <QUndoView>
 #include <QVBoxLayout>
@@ -65,7 +66,7 @@ class BudgetView : public View {
   void sessionChanged(ChangeFlags changes) override;
   [[nodiscard]] QJsonObject saveState() const override;
   void restoreState(const QJsonObject& state) override;
-  [[nodiscard]] bool isSettled() const override { return m_response->isSettled(); }
+  [[nodiscard]] bool isSettled() const override { return m_response->isSettled() && !m_turnPage.isActive(); }
   [[nodiscard]] QString hint() const override {
     return tr("drag points \u00b7 Up/Down 1 % \u00b7 L lock \u00b7 B brush \u00b7 Ctrl+Z undo");
   }
@@ -74,6 +75,7 @@ class BudgetView : public View {
   void buildHeader(QVBoxLayout* layout, QWidget* page);
   void connectAll();
   void applyScope();
+  [[nodiscard]] int wantedPage() const { return session().profile().isEmpty() ? 0 : 1; }
   void refreshHeader();
   void showMessage(const QString& text, bool isError);
   void pick(int layer);
@@ -98,6 +100,7 @@ class BudgetView : public View {
   QLabel* m_message = nullptr;
   QWidget* m_doubt = nullptr;
   QLabel* m_doubtText = nullptr;
+  QTimer m_turnPage;
   bool m_syncing = false;
 };
 
@@ -161,6 +164,8 @@ BudgetView::BudgetView(Session& shared, QWidget* parent) : View(shared, parent),
   footer->addWidget(m_unsaved, 1);
   layout->addLayout(footer);
   connectAll();
+  m_turnPage.setSingleShot(true);
+  connect(&m_turnPage, &QTimer::timeout, this, [this] { m_stack->setCurrentIndex(wantedPage()); });
   BudgetView::sessionChanged(Change::Trace | Change::Selection | Change::Profile | Change::Theme);
 }
 
@@ -311,7 +316,6 @@ void BudgetView::sessionChanged(ChangeFlags changes) {
   }
   if (changes.testFlag(Change::Trace)) m_empty->refresh();
   if (changes & (Change::Trace | Change::Profile)) {
-    m_stack->setCurrentIndex(session().profile().isEmpty() ? 0 : 1);
     refreshHeader();
   }
   m_response->sessionChanged(changes);
@@ -319,6 +323,13 @@ void BudgetView::sessionChanged(ChangeFlags changes) {
     applyScope();
     const int layer = session().selection().layer;
     if (layer >= 0 && layer < m_model.rowCount()) m_curve->setCurrentLayer(layer);
+  }
+  if (changes & (Change::Trace | Change::Profile)) {
+    // Laying a page out for the first time takes as long as all that it shows: a turn of its own.
+    if (m_stack->isVisible() && m_stack->currentIndex() != wantedPage())
+      m_turnPage.start(0);
+    else
+      m_stack->setCurrentIndex(wantedPage());
   }
 }
 

@@ -49,7 +49,7 @@ class HeatmapView : public View {
   ~HeatmapView() override = default;
 
   void sessionChanged(ChangeFlags changes) override;
-  [[nodiscard]] bool isSettled() const override { return !m_loading; }
+  [[nodiscard]] bool isSettled() const override { return !m_loading && !m_catchUp.isActive(); }
   [[nodiscard]] QJsonObject saveState() const override;
   void restoreState(const QJsonObject& state) override;
   [[nodiscard]] QString hint() const override {
@@ -100,6 +100,7 @@ class HeatmapView : public View {
   JobHandle m_loadJob;
   bool m_loading = false, m_refreshing = false;
   ChangeFlags m_missed;
+  QTimer m_catchUp;  ///< a turn after it is shown
   int m_hoverRow = -1, m_hoverColumn = -1;
 };
 
@@ -107,6 +108,11 @@ HeatmapView::HeatmapView(Session& shared, QWidget* parent) : View(shared, parent
   m_refreshing = true;  // filling the boxes is no choice of the user
   build();
   m_refreshing = false;
+  m_catchUp.setSingleShot(true);
+  connect(&m_catchUp, &QTimer::timeout, this, [this] {
+    setUpdatesEnabled(true);
+    if (isVisible()) sessionChanged(std::exchange(m_missed, {}));
+  });
   HeatmapView::sessionChanged(Change::Trace | Change::Selection | Change::Profile | Change::Runs | Change::Theme);
 }
 
@@ -328,7 +334,9 @@ void HeatmapView::sessionChanged(ChangeFlags changes) {
 
 void HeatmapView::showEvent(QShowEvent* event) {
   View::showEvent(event);
-  if (const ChangeFlags missed = std::exchange(m_missed, {})) sessionChanged(missed);
+  if (!m_missed || m_catchUp.isActive()) return;
+  setUpdatesEnabled(false);  // what it showed last is not to be seen
+  m_catchUp.start(0);
 }
 
 void HeatmapView::extent(int& steps, int& layers, int& heads) const {
