@@ -227,8 +227,8 @@ QSize Style::sizeFromContents(ContentsType type, const QStyleOption* option, con
       return contents + QSize(kTabLeft + kTabRight + 2 * kTabPadding, kTabTop + kTabBottom + kTabLine);
     case CT_ItemViewItem: {
       QSize size = QProxyStyle::sizeFromContents(type, option, contents, widget);
-      if (widget != nullptr && isComboPopup(widget->window()))
-        size.setHeight(std::max(size.height(), fonts::px(Theme::kControl - 2)));
+      const bool popup = widget != nullptr && isComboPopup(widget->window());
+      size.setHeight(std::max(size.height(), fonts::px(popup ? Theme::kControl - 2 : kItemHeight)));
       return size + QSize(2 * Theme::kPad, 0);
     }
     default:
@@ -267,9 +267,11 @@ QRect Style::subElementRect(SubElement element, const QStyleOption* option, cons
     case SE_ItemViewItemCheckIndicator:
     case SE_ItemViewItemFocusRect:
       if (const auto* item = qstyleoption_cast<const QStyleOptionViewItem*>(option)) {
-        if (!isComboPopup(widget != nullptr ? widget->window() : nullptr)) break;
+        // In a table the texts begin where those of its header do: the base style has a margin of its own.
+        const bool popup = isComboPopup(widget != nullptr ? widget->window() : nullptr);
+        const int side = popup ? Theme::kPad : Theme::kPad - kItemMargin;
         QStyleOptionViewItem inner(*item);
-        inner.rect.adjust(Theme::kPad, 0, -Theme::kPad, 0);
+        inner.rect.adjust(side, 0, -side, 0);
         return QProxyStyle::subElementRect(element, &inner, widget);
       }
       break;

@@ -19,6 +19,7 @@ namespace sparsight::style {
 constexpr int kButtonPadding = 12, kTabButtonPadding = 16, kLinkPadding = 4;
 constexpr int kSpinButton = 18, kComboButton = 22;
 constexpr int kIndicator = 18, kItemIndicator = 16, kRow = 24, kHandle = 14, kBarHeight = 4;
+constexpr int kItemHeight = 20, kItemMargin = 3;
 constexpr int kMenuPadding = 6, kMenuBarPadding = 9, kMenuLeft = 12, kMenuRight = 28;
 constexpr int kTabLeft = 4, kTabRight = 12, kTabPadding = 4, kTabTop = 7, kTabBottom = 6, kTabLine = 2;
 constexpr const char* kHasRole = "_sparsight_role";

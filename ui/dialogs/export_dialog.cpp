@@ -148,7 +148,7 @@ ExportDialog::ExportDialog(Session& session, QWidget* parent) : QDialog(parent),
   m_checks->setWordWrap(true);
   m_checks->setHorizontalScrollBarPolicy(Qt::ScrollBarAlwaysOff);
   m_checks->setIconSize(QSize(16, 16));
-  m_checks->setMinimumHeight(110);
+  m_checks->setMinimumHeight(118);
   layout->addWidget(m_checks, 1);
   m_load = new QLabel(this);
   m_load->setTextInteractionFlags(Qt::TextSelectableByMouse | Qt::TextSelectableByKeyboard);
