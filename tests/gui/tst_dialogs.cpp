@@ -3,10 +3,13 @@
 #include <QAction>
 #include <QDialog>
 #include <QDialogButtonBox>
+#include <QElapsedTimer>
 #include <QLabel>
+#include <QPointer>
 #include <QPushButton>
 #include <QSpinBox>
 #include <QTest>
+#include <QTimer>
 
 #include "tests/gui/gui_fixture.h"
 #include "ui/dialogs/open_in_turns.h"
@@ -138,6 +141,22 @@ class TstDialogs : public QObject {
       cleanup();
       init();
     }
+  }
+
+  void oneThatIsEndedBeforeItIsSeenDoesNotComeUp() {
+    QPointer<QDialog> made;
+    openInTurns(m_window.get(), QStringLiteral("ended"), [&] {
+      made = new QDialog(m_window.get());
+      QTimer::singleShot(0, made.data(), &QDialog::reject);  // before the turns that style and show it
+      QElapsedTimer turn;
+      turn.start();
+      while (turn.elapsed() < 3) {  // a turn of its own
+      }
+      return made.data();
+    });
+    QVERIFY(eventually([&] { return !made.isNull(); }, 5000));
+    QVERIFY(!made->isVisible());
+    QVERIFY(eventually([&] { return made.isNull(); }, 5000));
   }
 
   void thereMayBeNothingToOpen() {

@@ -45,6 +45,11 @@ class Opening : public QObject {
         if (!m_dialog) break;
         m_dialog->setAttribute(Qt::WA_DeleteOnClose);
         if (m_blocks == Blocks::Window) m_dialog->setWindowModality(Qt::WindowModal);
+        // Ended by the program before it is seen: closing what is hidden deletes nothing, and it must not come up.
+        connect(m_dialog, &QDialog::finished, this, [this] {
+          m_dialog->deleteLater();
+          m_dialog.clear();
+        });
         break;
       case Step::List:
         m_unstyled.emplace_back(m_dialog.data());
