@@ -2,8 +2,10 @@
 #include "ui/color_map.h"
 
 #include <QCoreApplication>
+#include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <list>
 #include <utility>
 
 #include "ui/theme.h"
@@ -25,7 +27,11 @@ QRgb dimmedColor(QRgb color, const Theme& theme) {
 
 }  // namespace
 
-ColorLut::ColorLut(const ColorSettings& settings, const Theme& theme) : m_settings(settings) {
+ColorLut::ColorLut(const ColorSettings& settings, const Theme& theme)
+    : ColorLut(settings, theme, entriesByCode(settings.range)) {}
+
+ColorLut::ColorLut(const ColorSettings& settings, const Theme& theme, const std::vector<std::uint16_t>& entries)
+    : m_settings(settings) {
   static std::atomic<std::uint64_t> counter{0};
   m_version = ++counter;
   const QColor none = theme.noData;
@@ -39,7 +45,6 @@ ColorLut::ColorLut(const ColorSettings& settings, const Theme& theme) : m_settin
     dim[entry] = dimmedColor(full[entry], theme);
   }
   full[kEntryNoData] = dim[kEntryNoData] = qRgba(0, 0, 0, 0);
-  const auto entries = entriesByCode(settings.range);
   for (std::size_t code = 0; code < entries.size(); ++code) {
     m_colors[code] = full[entries[code]];
     m_dimmed[code] = dim[entries[code]];
@@ -53,7 +58,17 @@ std::shared_ptr<const ColorLut> ColorLut::shared(const ColorSettings& settings, 
     auto found = table.lock();
     if (dark == theme.dark && found->settings() == settings) return found;
   }
-  auto made = std::make_shared<const ColorLut>(settings, theme);
+  // Which entry a value has is most of the work, and the same in both themes and in all palettes. Newest first.
+  static std::list<std::pair<ValueRange, std::vector<std::uint16_t>>> entries;
+  const auto same =
+      std::find_if(entries.begin(), entries.end(), [&](const auto& each) { return each.first == settings.range; });
+  if (same == entries.end())
+    entries.emplace_front(settings.range, entriesByCode(settings.range));
+  else
+    entries.splice(entries.begin(), entries, same);
+  constexpr std::size_t kRanges = 8;  // of 128 KiB
+  if (entries.size() > kRanges) entries.pop_back();
+  const std::shared_ptr<const ColorLut> made(new ColorLut(settings, theme, entries.front().second));
   known.emplace_back(theme.dark, made);
   return made;
 }

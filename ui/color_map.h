@@ -41,6 +41,8 @@ class ColorLut {
   }
 
  private:
+  /// `entries`: of settings.range, by code.
+  ColorLut(const ColorSettings& settings, const Theme& theme, const std::vector<std::uint16_t>& entries);
   std::uint64_t m_version;
   ColorSettings m_settings;
   std::vector<QRgb> m_colors, m_dimmed;

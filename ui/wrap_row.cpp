@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ui/wrap_row.h"
 
+#include <QCoreApplication>
 #include <QEvent>
 #include <algorithm>
 
@@ -38,9 +39,11 @@ void WrapRow::showEvent(QShowEvent* event) {
 }
 
 bool WrapRow::event(QEvent* event) {
-  if (event->type() == QEvent::LayoutRequest || event->type() == QEvent::StyleChange ||
-      event->type() == QEvent::FontChange) {
+  if (event->type() == QEvent::LayoutRequest) {
     arrange();
+  } else if (event->type() == QEvent::StyleChange || event->type() == QEvent::FontChange) {
+    // Once, after the controls have theirs: each of them would be measured as often as there are controls.
+    QCoreApplication::postEvent(this, new QEvent(QEvent::LayoutRequest));
   }
   return QWidget::event(event);
 }

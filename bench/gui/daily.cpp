@@ -94,8 +94,7 @@ class Daily {
     }
     preset("diagnose");
     show(QStringLiteral("map"));
-    settle();
-    recorder().take();
+    end("back to the map");
 
     for (int i = 0; i < 4; ++i) {
       trigger(i % 2 == 0 ? "theme.light" : "theme.dark");
@@ -117,7 +116,7 @@ class Daily {
     end("save results");
     act([this] { m_session.closeTrace(); });
     if (!open(manyHeads)) return 1;
-    recorder().take();
+    end("close it with its results, open it again");
     m_window.openFiles({results});
     if (!waitUntil([&] { return m_session.runs().methods().contains(QStringLiteral("svg")); }, kLimitMs)) return 1;
     end("open results");
@@ -185,16 +184,14 @@ class Daily {
   void preset(const char* name) { trigger(("layout." + std::string(name)).c_str()); }
 
   void layouts() {
-    for (const char* name : {"tune", "compare", "teach", "diagnose"}) {
-      // To it, back, and once more: the first time is stored nowhere.
-      for (int i = 0; i < 2; ++i) {
-        preset("diagnose");
-        rest(150);
-        if (i == 0) recorder().take();
+    for (const char* name : {"tune", "compare", "teach"}) {
+      for (int i = 0; i < 2; ++i) {  // the first time nothing is stored for it
         preset(name);
         rest(150);
+        preset("diagnose");
+        rest(150);
       }
-      end(qPrintable(QStringLiteral("layout %1, 2 times").arg(QLatin1String(name))));
+      end(qPrintable(QStringLiteral("layout %1 and back, 2 times").arg(QLatin1String(name))));
     }
   }
 
@@ -211,8 +208,7 @@ class Daily {
       end(qPrintable(QStringLiteral("dialog %1, 2 times").arg(QLatin1String(action))));
     }
     preset("diagnose");
-    settle();
-    recorder().take();
+    end("away from the help");
   }
 
   /// On the selected head, or on the first `heads` of its layer.
@@ -241,8 +237,7 @@ class Daily {
 
   bool compare() {
     preset("compare");
-    settle();
-    recorder().take();
+    end("layout compare, with results");
     auto* start = m_window.view(QStringLiteral("compare"))->findChild<QPushButton*>(QStringLiteral("compareRun"));
     if (start == nullptr) return false;
     act([start] { start->click(); });
@@ -250,8 +245,7 @@ class Daily {
     move(0, 0, 1);
     end("compare: the next head");
     preset("diagnose");
-    settle();
-    recorder().take();
+    end("back from it");
     return true;
   }
 
