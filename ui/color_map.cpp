@@ -68,7 +68,7 @@ std::shared_ptr<const ColorLut> ColorLut::shared(const ColorSettings& settings, 
     entries.splice(entries.begin(), entries, same);
   constexpr std::size_t kRanges = 8;  // of 128 KiB
   if (entries.size() > kRanges) entries.pop_back();
-  const std::shared_ptr<const ColorLut> made(new ColorLut(settings, theme, entries.front().second));
+  std::shared_ptr<const ColorLut> made(new ColorLut(settings, theme, entries.front().second));
   known.emplace_back(theme.dark, made);
   return made;
 }
