@@ -245,6 +245,16 @@ void TileCanvas::paintReadout(QPainter& painter) {
 
 // ---------------------------------------------------------------- over the map
 
+namespace {
+/// Fills on this thread. Of more than 95 lines of see-through colour Qt's raster engine makes tasks for a thread pool
+/// and waits for each of them: on a machine at work that took longer than the filling, 40 % of a zoomed frame.
+void fillHere(QPainter& painter, const QRect& rect, const QColor& color) {
+  const int step = std::max(1, static_cast<int>(80 / painter.device()->devicePixelRatioF()));
+  for (int y = rect.top(); y <= rect.bottom(); y += step)
+    painter.fillRect(QRect(rect.left(), y, rect.width(), std::min(step, rect.bottom() + 1 - y)), color);
+}
+}  // namespace
+
 void TileCanvas::paintDecorations(QPainter& painter, const QSize&) {
   if (!m_map) return;
   painter.setRenderHint(QPainter::Antialiasing, false);
@@ -271,8 +281,8 @@ void TileCanvas::paintLines(QPainter& painter) {
     const QColor line = overMap(0.10);
     for (Index c = static_cast<Index>(std::ceil(m_view.col0)); static_cast<double>(c) < m_view.col0 + m_view.cols;
          ++c) {
-      painter.fillRect(QRect(static_cast<int>(lineAt(static_cast<double>(c), m_view.col0, sx)), 0, 1, m_plot.height()),
-                       line);
+      fillHere(painter, QRect(static_cast<int>(lineAt(static_cast<double>(c), m_view.col0, sx)), 0, 1, m_plot.height()),
+               line);
     }
     for (Index r = static_cast<Index>(std::ceil(m_view.row0)); static_cast<double>(r) < m_view.row0 + m_view.rows;
          ++r) {
@@ -288,13 +298,8 @@ void TileCanvas::paintLines(QPainter& painter) {
       if (size * scale < kBandLine) continue;
       const double edge = static_cast<double>(band.first);
       if (edge <= first || edge >= first + count) continue;
-      const double p = std::floor(lineAt(edge, first, scale));
-      painter.setPen(QPen(overMap(0.30), 1));
-      if (horizontal) {
-        painter.drawLine(QPointF(p, 0), QPointF(p, m_plot.height()));
-      } else {
-        painter.drawLine(QPointF(0, p), QPointF(m_plot.width(), p));
-      }
+      const int p = static_cast<int>(std::floor(lineAt(edge, first, scale)));
+      fillHere(painter, horizontal ? QRect(p, 0, 1, m_plot.height()) : QRect(0, p, m_plot.width(), 1), overMap(0.30));
     }
   };
   bandLines(m_keys, m_view.col0, m_view.cols, sx, true);
@@ -359,13 +364,17 @@ void TileCanvas::paintPicked(QPainter& painter) {
   if (m_pickedRow < 0 || m_pickedCol < 0) return;
   const QRectF cell = cellRect(m_pickedRow, m_pickedCol).translated(-m_plot.topLeft());
   const QPointF centre = cell.center();
-  painter.setPen(QPen(overMap(0.55), 1));
   const double gapX = std::max(6.0, cell.width() / 2 + 3), gapY = std::max(6.0, cell.height() / 2 + 3);
-  const double x = std::floor(centre.x()), y = std::floor(centre.y());
-  painter.drawLine(QPointF(0, y), QPointF(centre.x() - gapX, y));
-  painter.drawLine(QPointF(centre.x() + gapX, y), QPointF(m_plot.width(), y));
-  painter.drawLine(QPointF(x, 0), QPointF(x, centre.y() - gapY));
-  painter.drawLine(QPointF(x, centre.y() + gapY), QPointF(x, m_plot.height()));
+  // A cell far outside still sends its lines through the view, no further.
+  const auto whole = [](double v, int limit) { return static_cast<int>(std::floor(std::clamp(v, -1.0, limit + 1.0))); };
+  const int x = whole(centre.x(), m_plot.width()), y = whole(centre.y(), m_plot.height());
+  const int left = whole(centre.x() - gapX, m_plot.width()), right = whole(centre.x() + gapX, m_plot.width());
+  const int top = whole(centre.y() - gapY, m_plot.height()), bottom = whole(centre.y() + gapY, m_plot.height());
+  const QColor cross = overMap(0.55);
+  fillHere(painter, QRect(QPoint(0, y), QPoint(left, y)), cross);
+  fillHere(painter, QRect(QPoint(right, y), QPoint(m_plot.width(), y)), cross);
+  fillHere(painter, QRect(QPoint(x, 0), QPoint(x, top)), cross);
+  fillHere(painter, QRect(QPoint(x, bottom), QPoint(x, m_plot.height())), cross);
   QRectF box = cell;
   if (box.width() < 7) box = QRectF(centre.x() - 3.5, box.top(), 7, box.height());
   if (box.height() < 7) box = QRectF(box.left(), centre.y() - 3.5, box.width(), 7);
@@ -393,16 +402,17 @@ void TileCanvas::paintMinimap(QPainter& painter) {
   if (area.isEmpty()) return;
   const qreal ratio = devicePixelRatioF();
   const QSize size(qRound(area.width() * ratio), qRound(area.height() * ratio));
+  constexpr int kBorder = 4;  // around it, in points: a shadow and a thin frame, painted once
   const std::tuple<const void*, std::uint64_t, Reduce, QSize> key{m_levels.get(), m_lut->version(), m_reduce, size};
   if (key != m_minimapKey || m_minimapImage.isNull()) {
     m_minimapKey = key;
-    m_minimapImage = QImage(size, QImage::Format_ARGB32_Premultiplied);
-    m_minimapImage.fill(Theme::current().noData);
+    QImage picture(size, QImage::Format_ARGB32_Premultiplied);
+    picture.fill(Theme::current().noData);
     // Codes rise with the value, so the largest code of a pixel's cells is the code of its largest value.
     const int z = m_map->maxLevel();
     if (const auto tile = findTile({z, 0, 0, m_reduce})) {
       for (int y = 0; y < size.height(); ++y) {
-        auto* line = reinterpret_cast<QRgb*>(m_minimapImage.scanLine(y));
+        auto* line = reinterpret_cast<QRgb*>(picture.scanLine(y));
         const int r0 = y * tile->cellRows / size.height(),
                   r1 = std::max(r0 + 1, (y + 1) * tile->cellRows / size.height());
         for (int x = 0; x < size.width(); ++x) {
@@ -419,15 +429,24 @@ void TileCanvas::paintMinimap(QPainter& painter) {
         }
       }
     }
+    picture.setDevicePixelRatio(ratio);
+    const QRectF inner(QPointF(kBorder, kBorder), QSizeF(area.size()));
+    m_minimapImage = QImage((QSizeF(area.size() + QSize(2 * kBorder, 2 * kBorder)) * ratio).toSize(),
+                            QImage::Format_ARGB32_Premultiplied);
     m_minimapImage.setDevicePixelRatio(ratio);
+    m_minimapImage.fill(Qt::transparent);
+    QPainter once(&m_minimapImage);
+    once.setRenderHint(QPainter::Antialiasing);
+    once.setPen(Qt::NoPen);
+    once.setBrush(QColor(0, 0, 0, 110));
+    once.drawRoundedRect(inner.adjusted(-3, -3, 3, 3), 4, 4);
+    once.drawImage(inner.topLeft(), picture);
+    once.setBrush(Qt::NoBrush);
+    once.setPen(QPen(QColor(255, 255, 255, 90), 1));
+    once.drawRect(inner.adjusted(-0.5, -0.5, 0.5, 0.5));
   }
-  painter.setPen(Qt::NoPen);
-  painter.setBrush(QColor(0, 0, 0, 110));
-  painter.drawRoundedRect(QRectF(area).adjusted(-3, -3, 3, 3), 4, 4);
-  painter.drawImage(QPointF(area.topLeft()), m_minimapImage);
+  painter.drawImage(QPointF(area.topLeft() - QPoint(kBorder, kBorder)), m_minimapImage);
   painter.setBrush(Qt::NoBrush);
-  painter.setPen(QPen(QColor(255, 255, 255, 90), 1));
-  painter.drawRect(QRectF(area).adjusted(-0.5, -0.5, 0.5, 0.5));
 
   const double sx = area.width() / static_cast<double>(m_map->cols()),
                sy = area.height() / static_cast<double>(m_map->rows());
