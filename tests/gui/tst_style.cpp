@@ -54,6 +54,12 @@ int count(const QImage& image, const QColor& color) {
   return found;
 }
 
+/// Letters whose strokes are wide enough to have pixels of the whole colour, in any font.
+QFont wide(QFont font) {
+  font.setPixelSize(40);
+  return font;
+}
+
 /// Qt hands palette and font to the widgets in the next turn of the event loop.
 void useTheme(bool dark) {
   Theme::apply(dark);
@@ -369,6 +375,7 @@ class TstStyle : public QObject {
 
   void labelsTakeTheColourOfTheirRole() {
     auto* label = new QLabel(QStringLiteral("MMMM"));
+    label->setFont(wide(label->font()));
     Stand stand(label);
     for (const bool dark : {true, false}) {
       useTheme(dark);
@@ -420,6 +427,7 @@ class TstStyle : public QObject {
 
   void aMenuShowsKeysChecksAndTheActiveRow() {
     QMenu menu;
+    menu.setFont(wide(menu.font()));
     QAction* open = menu.addAction(QStringLiteral("Open"));
     open->setShortcut(QKeySequence(QStringLiteral("Ctrl+O")));
     QAction* checked = menu.addAction(QStringLiteral("Checked"));
