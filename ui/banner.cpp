@@ -30,7 +30,7 @@ class Banner : public QWidget {
     auto* text = new QVBoxLayout;
     text->setSpacing(2);
     auto* titleLabel = new WrapLabel(title);
-    titleLabel->setFont(fonts::title());
+    fonts::give(titleLabel, FontRole::Title);
     titleLabel->setTextFormat(Qt::PlainText);
     text->addWidget(titleLabel);
     if (!message.isEmpty()) {

@@ -19,7 +19,7 @@ NoProfilePage::NoProfilePage(Session& session, const QString& text, QWidget* par
   layout->setSpacing(Theme::kPad);
   layout->addStretch(2);
   auto* title = new WrapLabel(text, this);
-  title->setFont(fonts::title());
+  fonts::give(title, FontRole::Title);
   title->setAlignment(Qt::AlignHCenter);
   layout->addWidget(title);
   m_why = new WrapLabel(this);

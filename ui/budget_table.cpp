@@ -102,7 +102,7 @@ BudgetTable::BudgetTable(ProfileModel& model, QWidget* parent) : QTableView(pare
   verticalHeader()->hide();
   verticalHeader()->setDefaultSectionSize(24);
   QHeaderView* header = horizontalHeader();
-  header->setFont(fonts::secondary());
+  fonts::give(header, FontRole::Secondary);
   header->setHighlightSections(false);
   header->setSectionResizeMode(ProfileModel::NoteColumn, QHeaderView::Stretch);
   header->setMinimumSectionSize(32);

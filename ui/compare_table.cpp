@@ -145,14 +145,11 @@ CompareTable::CompareTable(QWidget* parent) : QTableWidget(0, kColumns, parent) 
   }
   horizontalHeader()->setSectionResizeMode(QHeaderView::Fixed);
   setItemDelegate(new Delegate(this));
-  restyle();
-}
-
-void CompareTable::restyle() {
-  horizontalHeader()->setFont(fonts::secondary());
-  setFont(fonts::base());
+  fonts::give(horizontalHeader(), FontRole::Secondary);
   fill();
 }
+
+void CompareTable::restyle() { fill(); }
 
 void CompareTable::setRows(std::vector<CompareRow> rows, const std::optional<BudgetTarget>& target) {
   const auto same = [](const std::optional<BudgetTarget>& a, const std::optional<BudgetTarget>& b) {

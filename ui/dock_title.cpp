@@ -2,6 +2,7 @@
 #include "ui/dock_title.h"
 
 #include <QDockWidget>
+#include <QEvent>
 #include <QHBoxLayout>
 #include <QToolButton>
 
@@ -52,6 +53,11 @@ void DockTitle::setCompact(bool compact) {
 
 QSize DockTitle::sizeHint() const {
   return {120, m_compact ? 0 : QFontMetrics(fonts::dockTitle()).height() + Theme::kPad + 8};
+}
+
+void DockTitle::changeEvent(QEvent* event) {
+  QWidget::changeEvent(event);
+  if (event->type() == QEvent::FontChange && !m_compact && minimumHeight() > 0) setFixedHeight(sizeHint().height());
 }
 
 void DockTitle::showButtons(bool show) {

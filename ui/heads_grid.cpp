@@ -381,7 +381,7 @@ void HeadsGrid::focusOutEvent(QFocusEvent* event) {
 }
 void HeadsGrid::changeEvent(QEvent* event) {
   QAbstractScrollArea::changeEvent(event);
-  if (event->type() == QEvent::ApplicationFontChange || event->type() == QEvent::StyleChange) relayout();
+  if (event->type() == QEvent::FontChange || event->type() == QEvent::StyleChange) relayout();
 }
 
 void HeadsGrid::updateAccessibility() {

@@ -5,8 +5,10 @@
 #include <QEvent>
 #include <QLayout>
 #include <QPointer>
+#include <QResizeEvent>
 #include <QWidget>
 #include <initializer_list>
+#include <utility>
 #include <vector>
 
 namespace sparsight {
@@ -16,7 +18,8 @@ namespace sparsight {
 /// anything is painted.
 class LayoutPause {
  public:
-  LayoutPause(std::initializer_list<QWidget*> widgets) {
+  LayoutPause(std::initializer_list<QWidget*> widgets) : LayoutPause(std::vector<QWidget*>(widgets)) {}
+  explicit LayoutPause(const std::vector<QWidget*>& widgets) {
     for (QWidget* widget : widgets) {
       QLayout* layout = widget->layout();
       if (layout == nullptr || !layout->isEnabled()) continue;  // an outer pause goes on
@@ -24,14 +27,23 @@ class LayoutPause {
       m_layouts.emplace_back(layout);
     }
   }
-  ~LayoutPause() {
-    for (const QPointer<QLayout>& layout : m_layouts) {
+  ~LayoutPause() { resume(); }
+  /// As its end.
+  void resume() {
+    for (const QPointer<QLayout>& layout : std::exchange(m_layouts, {})) {
       if (!layout) continue;
       layout->setEnabled(true);
-      // Its own request may have come, and gone, while it rested.
-      if (QWidget* widget = layout->parentWidget())
-        // NOLINTNEXTLINE(bugprone-unhandled-exception-at-new): Qt does not go on without memory either
-        QCoreApplication::postEvent(widget, new QEvent(QEvent::LayoutRequest));
+      QWidget* widget = layout->parentWidget();
+      if (widget == nullptr) continue;
+      // Its own request, and a new size, may have come, and gone, while it rested.
+      // NOLINTNEXTLINE(bugprone-unhandled-exception-at-new): Qt does not go on without memory either
+      QCoreApplication::postEvent(widget, new QEvent(QEvent::LayoutRequest));
+      if (layout->geometry() == widget->contentsRect()) continue;
+      if (widget->isVisible())
+        // NOLINTNEXTLINE(bugprone-unhandled-exception-at-new): as above
+        QCoreApplication::postEvent(widget, new QResizeEvent(widget->size(), widget->size()));
+      else if (widget->testAttribute(Qt::WA_Resized))  // not what never had a size: its own comes with showing it
+        widget->setAttribute(Qt::WA_PendingResizeEvent);
     }
   }
   LayoutPause(const LayoutPause&) = delete;

@@ -203,6 +203,7 @@ void MainWindow::buildCentre() {
   connect(m_start, &StartPage::synthRequested, this, &MainWindow::generate);
   connect(m_start, &StartPage::fileRequested, this, [this](const QString& path) { openFiles({path}); });
   m_pages->addWidget(m_start);
+  Theme::makePart(m_start);
 
   auto* work = new QWidget;
   auto* workColumn = new QVBoxLayout(work);
@@ -257,6 +258,7 @@ void MainWindow::buildDocks() {
       addDockWidget(areaOf(area), dock);
     }
   m_help = new HelpPanel;
+  Theme::makePart(m_help);
   QDockWidget* help = makeDock(QStringLiteral("help"), tr("Help"), m_help);
   addDockWidget(Qt::RightDockWidgetArea, help);
   help->hide();
@@ -457,6 +459,7 @@ void MainWindow::buildTopBar() {
   auto* bar = new QWidget;
   bar->setObjectName(QStringLiteral("topBar"));
   bar->setProperty("role", QStringLiteral("bar"));
+  Theme::makePart(bar);
   auto* grid = new QGridLayout(bar);
   grid->setContentsMargins(Theme::kUnit + 2, 3, Theme::kEdge, 3);
   grid->setColumnStretch(0, 1);
@@ -490,7 +493,7 @@ void MainWindow::buildTopBar() {
   auto* palette = new QToolButton;
   palette->setProperty("framed", true);
   palette->setText(QStringLiteral("Ctrl+Shift+P"));
-  palette->setFont(fonts::secondary());
+  fonts::give(palette, FontRole::Secondary);
   palette->setToolTip(tr("Command palette: every action by name"));
   palette->setAccessibleName(tr("Command palette"));
   palette->setFocusPolicy(Qt::TabFocus);
@@ -505,6 +508,7 @@ void MainWindow::buildTopBar() {
 void MainWindow::buildStatusBar() {
   QStatusBar* bar = statusBar();
   bar->setSizeGripEnabled(false);
+  Theme::makePart(bar);
   bar->setContentsMargins(Theme::kEdge - 6, 0, Theme::kEdge - 6, 0);
   const auto label = [bar](const char* name) {
     auto* l = new QLabel;
@@ -688,7 +692,9 @@ void MainWindow::updateEmptyState() {
     }
     return;
   }
-  if (std::exchange(m_opening, nullptr)) setUpdatesEnabled(true);  // closed again before it was shown
+  const bool interrupted = m_opening != nullptr;
+  endLayOut();
+  if (interrupted && !m_restyling) paintAgain();  // closed again before it was shown
   if (m_arranged) storeLayout();
   m_empty = true;
   const LayoutPause once({this});
@@ -704,6 +710,11 @@ bool MainWindow::layOutStep() {
   if (!m_opening) {
     // Nothing is laid out or painted until all is there.
     m_opening = std::make_unique<LayoutPause>(std::initializer_list<QWidget*>{this});
+    std::vector<QWidget*> contents;
+    for (const auto& [id, dock] : m_docks) contents.push_back(dock->widget());
+    m_contents = std::make_unique<LayoutPause>(contents);
+    // Rows that wrap need much height until they have their width: the window must not grow for it.
+    layout()->setSizeConstraint(QLayout::SetNoConstraint);
     setUpdatesEnabled(false);
     m_empty = false;
     m_layOut = LayOut::Restore;
@@ -720,15 +731,39 @@ bool MainWindow::layOutStep() {
     }
   }
   if (m_layOut == LayOut::Centre) {
-    m_layOut = LayOut::Finish;  // after what views do when they are shown
+    m_layOut = LayOut::Window;  // after what views do when they are shown
     m_pages->setCurrentIndex(1);
     showLayoutTabs(true);
     showCentre();
     return true;
   }
-  m_opening.reset();
-  setUpdatesEnabled(true);
+  if (m_layOut == LayOut::Window) {
+    m_layOut = LayOut::Contents;
+    m_opening->resume();
+    return true;
+  }
+  if (m_layOut == LayOut::Contents) {
+    m_layOut = LayOut::Paint;
+    m_contents.reset();
+    return true;
+  }
+  endLayOut();
+  if (!m_restyling) paintAgain();
   return false;
+}
+
+/// What was to be painted before: Qt drops the request while updates are off, and makes no other for what it still
+/// holds to be on its way.
+void MainWindow::paintAgain() {
+  setUpdatesEnabled(true);
+  // NOLINTNEXTLINE(bugprone-unhandled-exception-at-new): Qt does not go on without memory either
+  QCoreApplication::postEvent(this, new QEvent(QEvent::UpdateRequest), Qt::LowEventPriority);
+}
+
+void MainWindow::endLayOut() {
+  m_contents.reset();
+  m_opening.reset();
+  layout()->setSizeConstraint(QLayout::SetDefaultConstraint);
 }
 
 /// Layouts arrange views; the start page has none.
@@ -851,7 +886,10 @@ void MainWindow::tellViews() {
   bool anything = false;
   for (;; anything = true) {
     if (anything && (opening || clock.elapsed() >= kTellMs)) return m_tellTimer.start(0);
-    if (!m_unready.empty()) {
+    if (!m_oldParts.empty()) {
+      if (QWidget* part = m_oldParts.back()) Theme::applyTo(*part);
+      m_oldParts.pop_back();
+    } else if (!m_unready.empty()) {
       makeReady(*m_unready.back());
       m_unready.pop_back();
     } else if (View* next = nextToTell()) {
@@ -863,6 +901,11 @@ void MainWindow::tellViews() {
   }
   // Only now: laying out views that know what they show is done once, hidden ones change without any layout.
   if ((opening || m_opening) && (anything || layOutStep())) return m_tellTimer.start(0);
+  if (m_restyling) {
+    if (anything) return m_tellTimer.start(0);  // after what the parts have asked of the event loop
+    m_restyling.reset();
+    paintAgain();
+  }
   const ChangeFlags changes = std::exchange(m_telling, {});
   updateEmptyState();
   if (changes & (ChangeFlags(Change::Trace) | Change::Profile) && !m_session.trace() &&
@@ -1093,7 +1136,7 @@ void MainWindow::applySettings(const Settings& settings) {
   const bool dark = wantsDark(settings.theme);
   if (dark != Theme::current().dark || settings.uiScalePercent != before.uiScalePercent) {
     fonts::setScale(settings.uiScalePercent / 100.0);
-    Theme::apply(dark);
+    restyle(dark);
   }
   for (const auto& [name, choice] : {std::pair(QStringLiteral("theme.system"), Settings::ThemeChoice::System),
                                      std::pair(QStringLiteral("theme.light"), Settings::ThemeChoice::Light),
@@ -1102,6 +1145,16 @@ void MainWindow::applySettings(const Settings& settings) {
   if (settings.diskMapsMiB != before.diskMapsMiB)
     m_session.setMapCacheLimit(static_cast<Index>(settings.diskMapsMiB) << 20);
   m_session.notifySettingsChanged(ChangeFlags(Change::Settings) | Change::Theme);
+}
+
+/// Handed to the parts by tellViews, before what they show changes.
+void MainWindow::restyle(bool dark) {
+  if (!m_restyling) {
+    m_restyling = std::make_unique<LayoutPause>(std::initializer_list<QWidget*>{this});
+    setUpdatesEnabled(false);
+  }
+  m_oldParts = Theme::announce(dark);
+  m_tellTimer.start(0);
 }
 
 // --- session file and recovery ------------------------------------------------------------------------------------

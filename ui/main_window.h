@@ -3,6 +3,7 @@
 
 #include <QJsonObject>
 #include <QMainWindow>
+#include <QPointer>
 #include <QStringList>
 #include <QTimer>
 #include <cstdint>
@@ -74,7 +75,9 @@ class MainWindow : public QMainWindow {
   /// Looks for edits that a crash left behind and offers them.
   void offerRecovery();
   /// Whether all views have what changed last; false for some turns of the event loop after a change.
-  [[nodiscard]] bool viewsAreTold() const noexcept { return m_untold.empty() && !m_tellTimer.isActive(); }
+  [[nodiscard]] bool viewsAreTold() const noexcept {
+    return m_untold.empty() && m_oldParts.empty() && !m_tellTimer.isActive();
+  }
   /// Applied once the next trace is open.
   void setPendingSelection(const QJsonObject& selection) { m_pendingSelection = selection; }
 
@@ -106,9 +109,11 @@ class MainWindow : public QMainWindow {
   void updateEmptyState();
   /// As setLayoutPreset, in several turns of the event loop.
   void switchLayout(const QString& name);
-  /// The docks of the layout, its stored state, what is between them in place of the start page, then painting: one of
-  /// these at a time, each a turn of the event loop. False: it is done.
+  /// The docks of the layout, its stored state, what is between them in place of the start page, the window around
+  /// them, what is in them, then painting: one of these at a time, each a turn of the event loop. False: it is done.
   bool layOutStep();
+  void endLayOut();
+  void paintAgain();
   void choose(QAction& layout);
   void arrangeDocks();
   void restoreDocks();
@@ -130,6 +135,8 @@ class MainWindow : public QMainWindow {
   void openDemo();
   void editSettings();
   void applySettings(const Settings& settings);
+  /// Another theme or size: in turns of the event loop, and not seen before all of the window has it.
+  void restyle(bool dark);
   void offerRecovered(const EditJournal::Recovered& found);
   void quit();
   [[nodiscard]] int runningJobs() const;
@@ -145,8 +152,11 @@ class MainWindow : public QMainWindow {
   QStackedWidget *m_pages = nullptr, *m_centre = nullptr;
   QTabBar* m_centreTabs = nullptr;
   std::vector<QPushButton*> m_layoutTabs;
-  std::unique_ptr<LayoutPause> m_opening;  ///< while layOutStep is not done
-  enum class LayOut : std::uint8_t { Restore, Centre, Finish };
+  std::unique_ptr<LayoutPause> m_opening;     ///< while layOutStep is not done
+  std::unique_ptr<LayoutPause> m_contents;    ///< while the docks around them are laid out
+  std::unique_ptr<LayoutPause> m_restyling;   ///< while not all of the window has the theme and size
+  std::vector<QPointer<QWidget>> m_oldParts;  ///< that have not got it yet
+  enum class LayOut : std::uint8_t { Restore, Centre, Window, Contents, Paint };
   LayOut m_layOut = LayOut::Restore;  ///< what layOutStep does next
   StartPage* m_start = nullptr;
   HelpPanel* m_help = nullptr;

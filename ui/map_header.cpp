@@ -56,7 +56,7 @@ void CaptionCombo::paintEvent(QPaintEvent*) {
 
 MapHeader::MapHeader(QWidget* parent)
     : WrapRow(parent, {Theme::kGroupGap, Theme::kPad, Theme::kPad, Theme::kUnit}), m_title(new QLabel(this)) {
-  m_title->setFont(fonts::title());
+  fonts::give(m_title, FontRole::Title);
   m_title->setAlignment(Qt::AlignLeft | Qt::AlignVCenter);
   addControl(m_title);
 }
@@ -65,11 +65,6 @@ void MapHeader::setTitle(const QString& title) {
   if (m_title->text() == title) return;
   m_title->setText(title);
   arrange();
-}
-
-bool MapHeader::event(QEvent* event) {
-  if (event->type() == QEvent::StyleChange || event->type() == QEvent::FontChange) m_title->setFont(fonts::title());
-  return WrapRow::event(event);
 }
 
 int MapHeader::widthOf(const QWidget* control) const {

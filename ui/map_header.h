@@ -34,7 +34,6 @@ class MapHeader : public WrapRow {
   void setTitle(const QString& title);
 
  protected:
-  bool event(QEvent* event) override;
   [[nodiscard]] int widthOf(const QWidget* control) const override;
   [[nodiscard]] int gapAfter(const QWidget* control) const override;
 

@@ -3,6 +3,7 @@
 
 #include <QCheckBox>
 #include <QComboBox>
+#include <QEvent>
 #include <QGridLayout>
 #include <QHBoxLayout>
 #include <QLabel>
@@ -237,8 +238,7 @@ void MethodForm::dress(Row& row, const ParamSpec& spec, const std::string& defau
   row.editor->setAccessibleName(shown);
   row.editor->setAccessibleDescription(text(spec.meaning));
   row.editor->setToolTip(tip);
-  row.editor->setFixedWidth(
-      row.kind == Editor::Check ? 24 : static_cast<int>((row.kind == Editor::Choice ? 116 : 84) * fonts::scale()));
+  fitWidth(row);
   row.reset->setToolTip(tr("Back to the default, %1").arg(defaultValue.empty() ? tr("none") : text(defaultValue)));
   row.reset->setAccessibleName(tr("Reset %1").arg(text(spec.name)));
   row.reset->hide();
@@ -252,6 +252,17 @@ void MethodForm::dress(Row& row, const ParamSpec& spec, const std::string& defau
   grid->addWidget(row.box, 2 * line, 0, 1, 3);
   grid->addWidget(row.error, 2 * line + 1, 0, 1, 3);
   row.box->show();
+}
+
+void MethodForm::fitWidth(const Row& row) {
+  row.editor->setFixedWidth(
+      row.kind == Editor::Check ? 24 : static_cast<int>((row.kind == Editor::Choice ? 116 : 84) * fonts::scale()));
+}
+
+void MethodForm::changeEvent(QEvent* event) {
+  QWidget::changeEvent(event);
+  if (event->type() != QEvent::FontChange) return;
+  for (const Row* row : m_rows) fitWidth(*row);
 }
 
 void MethodForm::undress(Row& row) {

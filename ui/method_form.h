@@ -48,6 +48,9 @@ class MethodForm : public QWidget {
  Q_SIGNALS:
   void changed();
 
+ protected:
+  void changeEvent(QEvent* event) override;
+
  private:
   enum class Editor : std::uint8_t { Choice, Check, Line };
   struct Row {
@@ -65,6 +68,7 @@ class MethodForm : public QWidget {
   Row& takeRow(Editor kind, bool advanced);
   Row& makeRow(Editor kind, bool advanced);
   void dress(Row& row, const ParamSpec& spec, const std::string& defaultValue, int line);
+  static void fitWidth(const Row& row);
   void undress(Row& row);
   [[nodiscard]] static std::string valueOf(const Row& row);
   static void setValue(Row& row, const std::string& value);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ui/section_label.h"
 
-#include <QEvent>
 #include <QPainter>
 #include <utility>
 
@@ -9,12 +8,6 @@
 #include "ui/theme.h"
 
 namespace sparsight {
-namespace {
-bool restyles(const QEvent* event) {
-  return event->type() == QEvent::StyleChange || event->type() == QEvent::ApplicationFontChange;
-}
-}  // namespace
-
 WrapLabel::WrapLabel(QWidget* parent) : QLabel(parent) { setWordWrap(true); }
 WrapLabel::WrapLabel(const QString& text, QWidget* parent) : QLabel(text, parent) { setWordWrap(true); }
 
@@ -34,44 +27,18 @@ int WrapLabel::heightForWidth(int width) const {
 
 SectionLabel::SectionLabel(const QString& text, QWidget* parent) : QLabel(text, parent) {
   setForegroundRole(kSecondaryRole);
-  restyle();
-}
-
-void SectionLabel::changeEvent(QEvent* event) {
-  QLabel::changeEvent(event);
-  if (restyles(event)) restyle();
-}
-
-void SectionLabel::restyle() {
-  if (m_restyling) return;
-  m_restyling = true;
-  if (font() != fonts::dockTitle()) setFont(fonts::dockTitle());
-  m_restyling = false;
+  fonts::give(this, FontRole::DockTitle);
 }
 
 NoteLabel::NoteLabel(QWidget* parent, bool wraps) : WrapLabel(parent) {
   setWordWrap(wraps);
   setTextFormat(Qt::PlainText);
   setForegroundRole(kSecondaryRole);
-  restyle();
+  fonts::give(this, FontRole::Note);
 }
 
 void NoteLabel::setRole(Role role) {
   setForegroundRole(role == Role::Warning ? kWarningRole : role == Role::Error ? QPalette::BrightText : kSecondaryRole);
-}
-
-void NoteLabel::changeEvent(QEvent* event) {
-  WrapLabel::changeEvent(event);
-  if (restyles(event)) restyle();
-}
-
-void NoteLabel::restyle() {
-  if (m_restyling) return;
-  m_restyling = true;
-  QFont wanted = fonts::secondary();
-  wanted.setPixelSize((fonts::base().pixelSize() + fonts::secondary().pixelSize()) / 2);
-  if (font() != wanted) setFont(wanted);
-  m_restyling = false;
 }
 
 ElidedLabel::ElidedLabel(QWidget* parent) : QWidget(parent) {

@@ -34,13 +34,6 @@ class SectionLabel : public QLabel {
   Q_OBJECT
  public:
   explicit SectionLabel(const QString& text, QWidget* parent = nullptr);
-
- protected:
-  void changeEvent(QEvent* event) override;
-
- private:
-  void restyle();
-  bool m_restyling = false;
 };
 
 /// A label in the theme's secondary colour and size; wraps on demand.
@@ -50,13 +43,6 @@ class NoteLabel : public WrapLabel {
   enum class Role { Secondary, Warning, Error };
   explicit NoteLabel(QWidget* parent = nullptr, bool wraps = true);
   void setRole(Role role);
-
- protected:
-  void changeEvent(QEvent* event) override;
-
- private:
-  void restyle();
-  bool m_restyling = false;
 };
 
 /// One line that elides in the middle and tells the whole text as a tooltip.

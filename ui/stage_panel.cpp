@@ -82,37 +82,16 @@ StagePanel::StagePanel(QWidget* parent)
   column->addWidget(m_note);
   column->addStretch(1);
   column->addWidget(m_footnote);
-  restyle();
-}
-
-void StagePanel::restyle() {
-  if (m_restyling) return;
-  m_restyling = true;
-  QFont title = fonts::title();
-  title.setPixelSize(title.pixelSize() * 5 / 4);
-  m_title->setFont(title);
-  m_text->setFont(fonts::base());
-  QFont formula = QFontDatabase::systemFont(QFontDatabase::FixedFont);
-  formula.setPixelSize(fonts::secondary().pixelSize());
-  m_formula->setFont(formula);
-  for (const Row& row : m_rows) {
-    row.name->setFont(fonts::secondary());
-    row.value->setFont(fonts::tabular());
-  }
-  m_restyling = false;
-}
-
-void StagePanel::changeEvent(QEvent* event) {
-  QWidget::changeEvent(event);
-  if (event->type() == QEvent::FontChange || event->type() == QEvent::StyleChange) restyle();
+  fonts::give(m_title, FontRole::Heading);
+  fonts::give(m_formula, FontRole::Code);
 }
 
 void StagePanel::addFact(const QString& name, const QString& value) {
   if (m_used == m_rows.size()) {
     Row row{new WrapLabel(this), new WrapLabel(this)};
     row.name->setProperty("role", QStringLiteral("secondary"));
-    row.name->setFont(fonts::secondary());
-    row.value->setFont(fonts::tabular());
+    fonts::give(row.name, FontRole::Secondary);
+    fonts::give(row.value, FontRole::Tabular);
     row.value->setAlignment(Qt::AlignRight | Qt::AlignVCenter);
     row.value->setTextInteractionFlags(Qt::TextSelectableByMouse);
     const int line = static_cast<int>(m_rows.size());

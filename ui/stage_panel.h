@@ -27,11 +27,7 @@ class StagePanel : public QWidget {
   /// The numbers as shown, "name<tab>value" per line.
   [[nodiscard]] QString numbersText() const;
 
- protected:
-  void changeEvent(QEvent* event) override;
-
  private:
-  void restyle();
   void addFact(const QString& name, const QString& value);
   struct Row {
     QLabel *name, *value;
@@ -42,7 +38,6 @@ class StagePanel : public QWidget {
   QGridLayout* m_grid;
   std::vector<Row> m_rows;
   std::size_t m_used = 0;
-  bool m_restyling = false;
 };
 
 /// A slider over stages with a tick where a chapter begins: arrows go one on, PageUp and PageDown to the next chapter.

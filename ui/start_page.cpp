@@ -174,8 +174,7 @@ StartPage::StartPage(Session& session, QWidget* parent) : QWidget(parent), m_ses
   connect(&session, &Session::opening, this, &StartPage::refreshProgress);
   connect(&session, &Session::jobsChanged, this, &StartPage::refreshProgress);
   setFocusProxy(m_demo);
-  QEvent style(QEvent::StyleChange);
-  StartPage::changeEvent(&style);
+  fonts::give(m_title, FontRole::Headline);
   refreshRecent();
 }
 
@@ -227,14 +226,6 @@ void StartPage::paintEvent(QPaintEvent*) {
   painter.setPen(pen);
   painter.setBrush(m_highlight ? theme.raised : QColor(Qt::transparent));
   painter.drawRoundedRect(QRectF(zone).adjusted(1, 1, -1, -1), Theme::kRadius, Theme::kRadius);
-}
-
-void StartPage::changeEvent(QEvent* event) {
-  QWidget::changeEvent(event);
-  if (event->type() != QEvent::StyleChange && event->type() != QEvent::ApplicationFontChange) return;
-  QFont large = fonts::title();
-  large.setPixelSize(large.pixelSize() * 2);
-  m_title->setFont(large);
 }
 
 }  // namespace sparsight

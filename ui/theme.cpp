@@ -7,6 +7,7 @@
 #include <QPalette>
 #include <QPixmapCache>
 #include <QToolTip>
+#include <QWidget>
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -15,6 +16,9 @@
 
 namespace sparsight {
 namespace {
+
+constexpr const char* kFontRole = "fontRole";
+constexpr const char* kPart = "themePart";
 
 bool g_dark = true, g_styled = false;
 double g_scale = 1.0;
@@ -159,6 +163,15 @@ QPalette paletteOf(const Theme& t) {
   return p;
 }
 
+/// The widget and what is in it, but for other windows and parts, which have their own turn.
+template <typename Visit>
+void visit(QWidget& widget, const Visit& each) {
+  each(widget);
+  for (QObject* child : widget.children())
+    if (auto* inner = qobject_cast<QWidget*>(child))
+      if (!inner->isWindow() && !inner->property(kPart).toBool()) visit(*inner, each);
+}
+
 double linearChannel(double c) { return c <= 0.03928 ? c / 12.92 : std::pow((c + 0.055) / 1.055, 2.4); }
 double luminance(const QColor& c) {
   return 0.2126 * linearChannel(static_cast<double>(c.redF())) +
@@ -179,6 +192,10 @@ const Theme& Theme::darkTheme() {
 const Theme& Theme::current() { return g_dark ? darkTheme() : light(); }
 
 void Theme::apply(bool dark) {
+  for (const QPointer<QWidget>& part : announce(dark)) applyTo(*part);
+}
+
+std::vector<QPointer<QWidget>> Theme::announce(bool dark) {
   g_dark = dark;
   const Theme& theme = current();
   QPixmapCache::clear();
@@ -187,9 +204,30 @@ void Theme::apply(bool dark) {
   const QPalette palette = paletteOf(theme);
   QApplication::setPalette(palette);
   QToolTip::setPalette(palette);
-  if (QApplication::font() == fonts::base()) return;
-  QApplication::setFont(fonts::base());
-  QToolTip::setFont(fonts::base());
+  if (QApplication::font() != fonts::base()) {
+    QApplication::setFont(fonts::base());
+    QToolTip::setFont(fonts::base());
+  }
+  std::vector<QPointer<QWidget>> parts;
+  for (QWidget* widget : QApplication::allWidgets())
+    if (widget->isWindow() || widget->property(kPart).toBool()) parts.emplace_back(widget);
+  return parts;
+}
+
+void Theme::applyTo(QWidget& part) {
+  if (part.property(kPart).toBool()) {
+    part.setPalette(QApplication::palette());
+    part.setFont(fonts::base());
+  }
+  visit(part, [](QWidget& each) {
+    if (const int role = each.property(kFontRole).toInt(); role > 0)
+      each.setFont(fonts::of(static_cast<FontRole>(role)));
+  });
+}
+
+void Theme::makePart(QWidget* widget) {
+  widget->setProperty(kPart, true);
+  applyTo(*widget);
 }
 
 QColor Theme::classColor(HeadClass c) const {
@@ -247,6 +285,41 @@ QFont dockTitle() { return fontsNow().dockTitle; }
 QFont tabular() { return fontsNow().tabular; }
 void setScale(double factor) { g_scale = std::clamp(factor, 0.8, 2.0); }
 double scale() { return g_scale; }
+QFont of(FontRole role) {
+  const Fonts& all = fontsNow();
+  QFont font =
+      role == FontRole::Title || role == FontRole::Heading || role == FontRole::Headline ? all.title : all.base;
+  switch (role) {
+    case FontRole::Base:
+    case FontRole::Title:
+      break;
+    case FontRole::Secondary:
+      return all.secondary;
+    case FontRole::DockTitle:
+      return all.dockTitle;
+    case FontRole::Tabular:
+      return all.tabular;
+    case FontRole::Note:
+      font = all.secondary;
+      font.setPixelSize((all.base.pixelSize() + all.secondary.pixelSize()) / 2);
+      break;
+    case FontRole::Heading:
+      font.setPixelSize(font.pixelSize() * 5 / 4);
+      break;
+    case FontRole::Headline:
+      font.setPixelSize(font.pixelSize() * 2);
+      break;
+    case FontRole::Code:
+      font = QFontDatabase::systemFont(QFontDatabase::FixedFont);
+      font.setPixelSize(all.secondary.pixelSize());
+      break;
+  }
+  return font;
+}
+void give(QWidget* widget, FontRole role) {
+  widget->setProperty(kFontRole, static_cast<int>(role));
+  widget->setFont(of(role));
+}
 int px(double size) { return std::max(8, static_cast<int>(std::lround(size * g_scale))); }
 }  // namespace fonts
 

@@ -4,7 +4,10 @@
 #include <QColor>
 #include <QFont>
 #include <QPainter>
+#include <QPointer>
 #include <QString>
+#include <cstdint>
+#include <vector>
 
 #include "sparsight/core/plan.h"
 
@@ -22,14 +25,23 @@ struct Theme {
   [[nodiscard]] static const Theme& light();
   [[nodiscard]] static const Theme& darkTheme();
   [[nodiscard]] static const Theme& current();
-  /// Installs the style (once), palette and fonts on the application. Everything is drawn from current(): a change of
-  /// theme is a repaint, and nothing else.
+  /// Installs the style (once), palette and fonts on the application and in all parts. Everything is drawn from
+  /// current(): a change of theme is a repaint, and nothing else.
   static void apply(bool dark);
+  /// As apply, but returns the parts that still have what they had: a window hands it to them, by applyTo, in turns of
+  /// the event loop.
+  [[nodiscard]] static std::vector<QPointer<QWidget>> announce(bool dark);
+  static void applyTo(QWidget& part);
+  /// Palette and font come to this widget, and what is in it, by applyTo and not from what it lies in: Qt changes
+  /// everything that inherits from the application in one turn of the event loop.
+  static void makePart(QWidget* widget);
 
   [[nodiscard]] QColor classColor(HeadClass c) const;
   static constexpr int kUnit = 4, kPad = 8, kGroupGap = 12, kEdge = 16, kControl = 28, kControlCompact = 24,
                        kRadius = 6;
 };
+
+enum class FontRole : std::uint8_t { Base = 1, Secondary, Note, Title, Heading, Headline, DockTitle, Tabular, Code };
 
 namespace fonts {
 [[nodiscard]] QFont base();       ///< 13 px
@@ -37,6 +49,11 @@ namespace fonts {
 [[nodiscard]] QFont title();      ///< 13 px semibold
 [[nodiscard]] QFont dockTitle();  ///< 11 px, spaced
 [[nodiscard]] QFont tabular();    ///< 13 px, equal-width figures
+/// The fonts above; Note: 12 px, Heading and Headline: 16 and 26 px semibold, Code: 11 px of the system's fixed family.
+[[nodiscard]] QFont of(FontRole role);
+/// Gives `widget` the font of the role, and anew with every applyTo of what it lies in: a font that is set does not
+/// follow the size of the interface.
+void give(QWidget* widget, FontRole role);
 /// Factor on every size above (0.8 to 2): the interface scale of the View menu. Takes effect with the next
 /// Theme::apply.
 void setScale(double factor);

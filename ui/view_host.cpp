@@ -24,7 +24,7 @@ ViewHost::ViewHost(Session& session, const ViewInfo& info, const QSize& size) : 
   auto* row = new QVBoxLayout(m_titleBar);
   row->setContentsMargins(Theme::kEdge, Theme::kGroupGap, Theme::kEdge, Theme::kPad);
   m_title = new QLabel;
-  m_title->setFont(fonts::title());
+  fonts::give(m_title, FontRole::Title);
   m_title->setTextFormat(Qt::PlainText);
   row->addWidget(m_title);
   column->addWidget(m_titleBar);

@@ -41,7 +41,7 @@ AboutDialog::AboutDialog(const BackendInfo& backend, QWidget* parent) : QDialog(
   grid->setVerticalSpacing(Theme::kPad);
   grid->addWidget(new AppIcon, 0, 0, 2, 1, Qt::AlignTop);
   auto* name = new QLabel(QStringLiteral("Sparsight %1").arg(QLatin1String(SPARSIGHT_VERSION)));
-  name->setFont(fonts::title());
+  fonts::give(name, FontRole::Title);
   grid->addWidget(name, 0, 1);
   const auto text = [](const std::string& s) { return QString::fromStdString(s); };
   auto* about = new WrapLabel(

@@ -124,7 +124,7 @@ ExportDialog::ExportDialog(Session& session, QWidget* parent) : QDialog(parent),
   layout->addLayout(form);
 
   auto* previewTitle = new QLabel(tr("First lines"), this);
-  previewTitle->setFont(fonts::title());
+  fonts::give(previewTitle, FontRole::Title);
   layout->addWidget(previewTitle);
   m_preview = new QPlainTextEdit(this);
   m_preview->setObjectName(QStringLiteral("export.preview"));
@@ -135,11 +135,11 @@ ExportDialog::ExportDialog(Session& session, QWidget* parent) : QDialog(parent),
   m_preview->setMinimumHeight(140);
   layout->addWidget(m_preview, 2);
   m_size = new QLabel(this);
-  m_size->setFont(fonts::secondary());
+  fonts::give(m_size, FontRole::Secondary);
   layout->addWidget(m_size);
 
   auto* checksTitle = new QLabel(tr("Checks"), this);
-  checksTitle->setFont(fonts::title());
+  fonts::give(checksTitle, FontRole::Title);
   layout->addWidget(checksTitle);
   m_checks = new QListWidget(this);
   m_checks->setObjectName(QStringLiteral("export.checks"));
@@ -153,7 +153,7 @@ ExportDialog::ExportDialog(Session& session, QWidget* parent) : QDialog(parent),
   m_load = new QLabel(this);
   m_load->setTextInteractionFlags(Qt::TextSelectableByMouse | Qt::TextSelectableByKeyboard);
   m_load->setWordWrap(true);
-  m_load->setFont(fonts::secondary());
+  fonts::give(m_load, FontRole::Secondary);
   layout->addWidget(m_load);
 
   m_state = new QLabel(this);

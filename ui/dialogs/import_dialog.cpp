@@ -56,7 +56,7 @@ ImportDialog::ImportDialog(const QString& path, std::shared_ptr<const CsvReading
   const bool usable = m_readings->kept.has_value() && m_readings->skipped.has_value();
 
   auto* title = new QLabel(QFileInfo(path).fileName(), this);
-  title->setFont(fonts::title());
+  fonts::give(title, FontRole::Title);
   layout->addWidget(title);
   auto* facts = new QLabel(this);
   facts->setWordWrap(true);

@@ -31,8 +31,12 @@ class Opening : public QObject {
     clock.start();
     while (m_step != Step::Done) {
       if (m_step != Step::Make && !m_dialog) break;  // none to open, or gone before it was seen
+      const Step taken = m_step;
       take();
-      if (m_step != Step::Done && clock.nsecsElapsed() > kTurnNs) return QTimer::singleShot(0, this, &Opening::turn);
+      // Only styling can be cut where we like; each of the others is a few milliseconds of its own.
+      const bool whole = taken != Step::List && taken != Step::Style;
+      if (m_step != Step::Done && (whole || clock.nsecsElapsed() > kTurnNs))
+        return QTimer::singleShot(0, this, &Opening::turn);
     }
     setObjectName(QString());  // another may come
     deleteLater();

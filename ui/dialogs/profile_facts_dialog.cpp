@@ -85,7 +85,7 @@ ProfileFactsDialog::ProfileFactsDialog(Session& session, const QString& path, QW
   layout->addLayout(form);
 
   auto* assumedTitle = new QLabel(tr("Taken for granted"));
-  assumedTitle->setFont(fonts::title());
+  fonts::give(assumedTitle, FontRole::Title);
   layout->addWidget(assumedTitle);
   m_assumed = new QListWidget;
   m_assumed->setObjectName(QStringLiteral("facts.assumed"));

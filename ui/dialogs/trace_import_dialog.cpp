@@ -264,7 +264,7 @@ void TraceImportDialog::build() {
   body->addWidget(m_moreArea);
 
   auto* assumedTitle = new QLabel(tr("Taken for granted"));
-  assumedTitle->setFont(fonts::title());
+  fonts::give(assumedTitle, FontRole::Title);
   body->addWidget(assumedTitle);
   m_assumed = new QListWidget;
   m_assumed->setObjectName(QStringLiteral("import.assumed"));

@@ -148,7 +148,7 @@ BudgetView::BudgetView(Session& shared, QWidget* parent) : View(shared, parent),
 
   m_message = new QLabel(page);
   m_message->setObjectName(QStringLiteral("budget.message"));
-  m_message->setFont(fonts::secondary());
+  fonts::give(m_message, FontRole::Secondary);
   setRole(m_message, QStringLiteral("secondary"));
   m_message->setTextInteractionFlags(Qt::TextSelectableByMouse);
   m_message->setSizePolicy(QSizePolicy::Ignored, QSizePolicy::Preferred);
@@ -157,7 +157,7 @@ BudgetView::BudgetView(Session& shared, QWidget* parent) : View(shared, parent),
   footer->addWidget(m_message, 1);
   m_unsaved = new ElidedLabel(page);
   m_unsaved->setObjectName(QStringLiteral("budget.unsaved"));
-  m_unsaved->setFont(fonts::secondary());
+  fonts::give(m_unsaved, FontRole::Secondary);
   setRole(m_unsaved, QStringLiteral("secondary"));
   m_unsaved->setAlignment(Qt::AlignRight | Qt::AlignVCenter);
   m_unsaved->setSizePolicy(QSizePolicy::Ignored, QSizePolicy::Preferred);
@@ -209,7 +209,7 @@ void BudgetView::buildHeader(QVBoxLayout* layout, QWidget* page) {
   m_plotButton->setChecked(true);
   m_mean = new QLabel(page);
   m_mean->setObjectName(QStringLiteral("budget.mean"));
-  m_mean->setFont(fonts::title());
+  fonts::give(m_mean, FontRole::Title);
   header->addAtEnd(m_mean);
   auto* targetLabel = new QLabel(tr("target"), page);
   setRole(targetLabel, QStringLiteral("secondary"));
@@ -307,10 +307,6 @@ void BudgetView::pick(int layer) {
 void BudgetView::sessionChanged(ChangeFlags changes) {
   if (changes.testFlag(Change::Theme)) {
     m_curve->applyTheme();
-    m_mean->setFont(fonts::title());
-    m_message->setFont(fonts::secondary());
-    m_unsaved->setFont(fonts::secondary());
-    m_table->horizontalHeader()->setFont(fonts::secondary());
     m_table->fitColumns();
     m_table->viewport()->update();
   }

@@ -164,7 +164,7 @@ void HeatmapView::build() {
   header->addStretch(1);
   m_summary = new QLabel(page);
   m_summary->setObjectName(QStringLiteral("heatmap.summary"));
-  m_summary->setFont(fonts::title());
+  fonts::give(m_summary, FontRole::Title);
   header->addWidget(m_summary);
   layout->addLayout(header);
 
@@ -209,7 +209,6 @@ void HeatmapView::build() {
   steps->addWidget(m_stepLabel);
   m_readout = new QLabel(page);
   m_readout->setObjectName(QStringLiteral("heatmap.readout"));
-  m_readout->setFont(fonts::base());
   m_readout->setTextInteractionFlags(Qt::TextSelectableByMouse);
   m_readout->setAlignment(Qt::AlignRight | Qt::AlignVCenter);
   m_readout->setSizePolicy(QSizePolicy::Ignored, QSizePolicy::Preferred);
@@ -316,8 +315,6 @@ void HeatmapView::sessionChanged(ChangeFlags changes) {
     m_grid->applyTheme();
     m_layerCurve->applyTheme();
     m_stepCurve->applyTheme();
-    m_summary->setFont(fonts::title());
-    m_readout->setFont(fonts::base());
   }
   if (changes.testFlag(Change::Trace)) m_empty->refresh();
   if (!isVisible() && window()->isVisible()) {  // behind another tab: caught up with when it is shown

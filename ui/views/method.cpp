@@ -91,7 +91,7 @@ class NumberTable : public QWidget {
     Row& row = rowOf(meaning);
     const bool visible = !value.isEmpty();
     row.value->setText(value);
-    row.value->setFont(fonts::title());
+    fonts::give(row.value, FontRole::Title);
     const Theme& theme = Theme::current();
     if (glyph != HeadClass::None) {
       const qreal ratio = devicePixelRatioF();

@@ -325,7 +325,7 @@ class StepperView : public View {
     column->setSpacing(Theme::kPad);
     m_messageTitle = new QLabel(page);
     m_messageTitle->setObjectName(QStringLiteral("stepperMessage"));
-    m_messageTitle->setFont(fonts::title());
+    fonts::give(m_messageTitle, FontRole::Title);
     m_messageText = new NoteLabel(page);
     m_messageText->setObjectName(QStringLiteral("stepperWhy"));
     m_begin = new QPushButton(page);
@@ -368,7 +368,7 @@ class StepperView : public View {
     m_slider->setToolTip(tr("Stages; ticks where a chapter begins (PageUp, PageDown)"));
     m_count = new QLabel(bar);
     m_count->setObjectName(QStringLiteral("stepperCount"));
-    m_count->setFont(fonts::tabular());
+    fonts::give(m_count, FontRole::Tabular);
     m_cancel = new QPushButton(tr("Stop"), bar);
     m_cancel->setObjectName(QStringLiteral("stepperStop"));
     m_cancel->setToolTip(tr("Compute no further stage; those that are there stay"));

@@ -143,7 +143,10 @@ class TraceView : public View {
   }
 
   void sessionChanged(ChangeFlags changes) override {
-    if (changes & (ChangeFlags(Change::Trace) | Change::Selection | Change::Profile)) refresh();
+    if (changes & (ChangeFlags(Change::Trace) | Change::Selection | Change::Profile))
+      refresh();
+    else if (changes & Change::Theme)
+      fitHeight();
   }
   [[nodiscard]] QString hint() const override { return tr(", and . step \u00B7 Space play"); }
 
