@@ -12,6 +12,7 @@
 #include <new>
 #include <optional>
 #include <thread>
+#include <utility>
 
 #include "job_eta.h"
 #include "sparsight/core/job.h"
@@ -36,6 +37,7 @@ struct Job {
   // Guarded by the queue's mutex; work is only called by the lane that took the job.
   std::function<void(JobContext&)> work;
   std::function<void(const Error*, bool)> done;
+  std::shared_ptr<void> result;  // what `work` leaves for `done`
   JobState state = JobState::Queued;
   bool delivered = false;
   std::optional<Error> error;
@@ -71,6 +73,7 @@ struct JobQueue::Impl : std::enable_shared_from_this<JobQueue::Impl> {
   struct LaneState {
     std::map<std::pair<std::int64_t, std::uint64_t>, JobPtr> queued;  // (-priority, id): the next job is the first
     JobPtr running;
+    std::vector<std::shared_ptr<void>> stale;  // results nobody gets, to be freed when nothing else is to be done
     std::condition_variable wake;
     std::thread thread;
     std::optional<BackendInfo> info;  // of the lane's backend, once created
@@ -116,6 +119,7 @@ struct JobQueue::Impl : std::enable_shared_from_this<JobQueue::Impl> {
   }
 
   void deliver(const JobPtr& job) {
+    std::shared_ptr<void> result;  // outlives `done`, which holds it too
     std::function<void(const Error*, bool)> done;
     std::optional<Error> error;
     bool cancelled = false;
@@ -125,12 +129,21 @@ struct JobQueue::Impl : std::enable_shared_from_this<JobQueue::Impl> {
       job->delivered = true;
       done = std::move(job->done);
       job->done = nullptr;
+      result = std::move(job->result);
       cancelled = job->state == JobState::Cancelled;
       error = job->error;
       if (!job->spec.userVisible) jobs.erase(job->id);
       trimFinishedLocked();
     }
     if (done) done(cancelled || !error ? nullptr : &*error, cancelled);
+    if (!cancelled) return;
+    done = nullptr;
+    LaneState& lane = lanes[static_cast<std::size_t>(Lane::Io)];
+    {
+      const std::lock_guard lock(mutex);
+      lane.stale.push_back(std::move(result));
+    }
+    lane.wake.notify_one();
   }
 
   // ---- cancelling --------------------------------------------------------------------------------------------------
@@ -206,8 +219,13 @@ struct JobQueue::Impl : std::enable_shared_from_this<JobQueue::Impl> {
       std::function<void(JobContext&)> work;
       {
         std::unique_lock lock(mutex);
-        lane.wake.wait(lock, [&] { return closing || !lane.queued.empty(); });
+        lane.wake.wait(lock, [&] { return closing || !lane.queued.empty() || !lane.stale.empty(); });
         if (closing) return;
+        if (lane.queued.empty()) {
+          const auto stale = std::exchange(lane.stale, {});
+          lock.unlock();
+          continue;  // freed here
+        }
         job = lane.queued.begin()->second;
         lane.queued.erase(lane.queued.begin());
         job->state = JobState::Running;
@@ -463,10 +481,11 @@ JobQueue::JobQueue(Dispatcher dispatcher, JobQueueOptions options)
 
 JobQueue::~JobQueue() { m_impl->close(); }
 
-JobHandle JobQueue::submitErased(JobSpec spec, std::function<void(JobContext&)> work,
+JobHandle JobQueue::submitErased(JobSpec spec, std::shared_ptr<void> result, std::function<void(JobContext&)> work,
                                  std::function<void(const Error*, bool cancelled)> done) {
   auto job = std::make_shared<Job>();
   job->spec = std::move(spec);
+  job->result = std::move(result);
   job->work = std::move(work);
   job->done = std::move(done);
   Impl::Aftermath after;
@@ -518,6 +537,13 @@ void JobQueue::clearFinished() {
 }
 
 std::vector<JobStatus> JobQueue::status() const { return m_impl->snapshot(); }
+
+int JobQueue::unfinished() const {
+  const std::lock_guard lock(m_impl->mutex);
+  return static_cast<int>(std::count_if(m_impl->jobs.begin(), m_impl->jobs.end(), [](const auto& entry) {
+    return entry.second->spec.userVisible && !isFinished(entry.second->state);
+  }));
+}
 
 bool JobQueue::idle() const {
   const std::lock_guard lock(m_impl->mutex);

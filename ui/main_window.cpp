@@ -966,13 +966,7 @@ void MainWindow::updateStatus() {
   }
 }
 
-int MainWindow::runningJobs() const {
-  int running = 0;
-  for (const JobStatus& status : m_session.jobs().status())
-    if (status.state == JobState::Running || status.state == JobState::Queued || status.state == JobState::Cancelling)
-      ++running;
-  return running;
-}
+int MainWindow::runningJobs() const { return m_session.jobs().unfinished(); }
 
 void MainWindow::updateRecentMenu() {
   m_recentMenu->clear();

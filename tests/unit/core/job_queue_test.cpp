@@ -75,6 +75,32 @@ struct Log {
   }
 };
 
+TEST(JobQueue, AResultNobodyGetsIsFreedOffTheOwnersThread) {
+  PumpDispatcher pump;
+  JobQueue queue(pump.dispatcher());
+  std::atomic<std::thread::id> freedOn{};
+  std::atomic<bool> made{false}, freed{false};
+  bool cancelled = false;
+  JobHandle handle = queue.submit<std::shared_ptr<int>>(
+      specOf("large"),
+      [&](JobContext&) {
+        std::shared_ptr<int> result(new int(7), [&](const int* p) {
+          delete p;
+          freedOn = std::this_thread::get_id();
+          freed = true;
+        });
+        made = true;
+        return result;
+      },
+      [&](const Outcome<std::shared_ptr<int>>& outcome) { cancelled = std::holds_alternative<Cancelled>(outcome); });
+  while (!made || !queue.idle()) std::this_thread::sleep_for(1ms);
+  handle.cancel();  // done, not delivered yet
+  ASSERT_TRUE(pump.pumpUntil([&] { return cancelled; }));
+  for (int i = 0; i < 5000 && !freed; ++i) std::this_thread::sleep_for(1ms);
+  ASSERT_TRUE(freed);
+  EXPECT_NE(freedOn.load(), std::this_thread::get_id());
+}
+
 TEST(JobQueue, DeliversTheResultOnTheOwnersThreadOnce) {
   PumpDispatcher pump;
   JobQueue queue(pump.dispatcher(), cpuOptions());
@@ -357,6 +383,7 @@ TEST(JobQueue, ListsUserVisibleJobsNewestFirstWithStateStageAndError) {
   EXPECT_EQ(now[1].state, JobState::Running);
   EXPECT_DOUBLE_EQ(now[1].fraction, 0.5);
   EXPECT_EQ(now[1].stage, "2/5 block search");
+  EXPECT_EQ(queue.unfinished(), 2) << "hidden jobs do not count";
   handles.front().cancel();
   EXPECT_NE(queue.status()[1].state, JobState::Running) << "shown as cancelling at once";
   ASSERT_TRUE(pump.pumpUntil([&] {
@@ -365,6 +392,7 @@ TEST(JobQueue, ListsUserVisibleJobsNewestFirstWithStateStageAndError) {
   }));
   EXPECT_EQ(seen.back()[0].error, "disk full");
   ASSERT_TRUE(pump.pumpUntil([&] { return log.lines.size() == 3; }));
+  EXPECT_EQ(queue.unfinished(), 0);
   queue.clearFinished();
   EXPECT_TRUE(queue.status().empty());
   ASSERT_TRUE(pump.pumpUntil([&] { return seen.back().empty(); }));

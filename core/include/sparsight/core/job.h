@@ -116,15 +116,15 @@ class JobQueue {
 
   /// `work` runs on the lane's thread; `done` on the owner's thread exactly once, unless the queue dies first. A
   /// superseded or cancelled job gets Cancelled, even when its result was ready but not delivered yet: a stale result
-  /// never arrives. `done` must not throw. T must be movable; large results travel as shared_ptr<const T>. A device
-  /// error that breaks a job retires that lane's device backend: the job runs once more on the CPU, from the start, and
-  /// so do the lane's later jobs.
+  /// never arrives, and a lane's thread frees it (that may take milliseconds). `done` must not throw. T must be
+  /// movable; large results travel as shared_ptr<const T>. A device error that breaks a job retires that lane's device
+  /// backend: the job runs once more on the CPU, from the start, and so do the lane's later jobs.
   template <class T>
   [[nodiscard]] JobHandle submit(JobSpec spec, std::function<T(JobContext&)> work,
                                  std::function<void(Outcome<T>)> done) {
     auto result = std::make_shared<std::variant<std::monostate, T>>();
     return submitErased(
-        std::move(spec),
+        std::move(spec), result,
         [result, work = std::move(work)](JobContext& context) { result->template emplace<1>(work(context)); },
         [result, done = std::move(done)](const Error* error, bool cancelled) {
           if (cancelled) {
@@ -140,6 +140,7 @@ class JobQueue {
   void cancelTag(const std::string& tag);
   void clearFinished();
   [[nodiscard]] std::vector<JobStatus> status() const;  ///< user-visible jobs, newest first
+  [[nodiscard]] int unfinished() const;                 ///< user-visible jobs queued or running
   [[nodiscard]] bool idle() const;                      ///< no job queued or running in any lane
   [[nodiscard]] Executor& executor() noexcept;
   /// What the Compute lane's backend is, or would be. The first call before any job used that backend probes the
@@ -148,7 +149,7 @@ class JobQueue {
   [[nodiscard]] BackendInfo backendInfo();
 
  private:
-  JobHandle submitErased(JobSpec spec, std::function<void(JobContext&)> work,
+  JobHandle submitErased(JobSpec spec, std::shared_ptr<void> result, std::function<void(JobContext&)> work,
                          std::function<void(const Error*, bool cancelled)> done);
   struct Impl;
   std::shared_ptr<Impl> m_impl;
