@@ -79,7 +79,7 @@ std::vector<std::uint8_t> permuted(std::span<const std::uint8_t> flags, std::spa
   return out;
 }
 
-/// `rows`: model rows in the order wanted; nullopt = all in model order.
+/// `rows`: model rows in the order wanted; nullopt = all in model order. Matrices without values stay so.
 std::shared_ptr<const OrderedHead> orderHead(const HeadData& head, const std::optional<std::span<const Index>>& rows,
                                              std::span<const Index> kOrder) {
   auto out = std::make_shared<OrderedHead>();
@@ -88,16 +88,22 @@ std::shared_ptr<const OrderedHead> orderHead(const HeadData& head, const std::op
   out->input = in;
   out->input.v = {};
   if (rows) {
-    out->q = gatherRows(in.q, *rows);
-    out->input.q = out->q.view;
+    if (in.q.data != nullptr) {
+      out->q = gatherRows(in.q, *rows);
+      out->input.q = out->q.view;
+    } else {
+      out->input.q.rows = static_cast<Index>(rows->size());
+    }
     if (!in.queryValid.empty()) {
       out->queryValid = permuted(in.queryValid, *rows);
       out->input.queryValid = out->queryValid;
     }
   }
   if (!kOrder.empty()) {
-    out->k = gatherRows(in.k, kOrder);
-    out->input.k = out->k.view;
+    if (in.k.data != nullptr) {
+      out->k = gatherRows(in.k, kOrder);
+      out->input.k = out->k.view;
+    }
     if (!in.keyValid.empty()) {
       out->keyValid = permuted(in.keyValid, kOrder);
       out->input.keyValid = out->keyValid;
@@ -296,7 +302,9 @@ struct AttentionMap::Impl {
     Index bytes = 0;
   };
 
-  HeadData head;
+  std::shared_ptr<const HeadData> head;
+  LoadHead load;  // empty: `head` has all
+  ContentHash queries, keys;
   std::vector<Index> qOrder, kOrder, qInverse, kInverse;
   Index rows = 0, cols = 0;
   int coarse = 0, max = 0;
@@ -314,22 +322,48 @@ struct AttentionMap::Impl {
   std::atomic<bool> remembered{false};
   std::atomic<bool> restored{false};
 
-  std::mutex prepareMutex;       // one lane orders and packs at a time; long
-  mutable std::mutex slotMutex;  // ordered, prepared; short: a GUI asks for bytes()
+  std::mutex loadMutex;                  // one lane reads; long
+  std::mutex prepareMutex;               // one lane orders and packs at a time; long
+  mutable std::mutex slotMutex;          // late, ordered, prepared; short: a GUI asks for bytes()
+  std::shared_ptr<const HeadData> late;  // what `load` brought
   std::shared_ptr<const OrderedHead> ordered;
   std::map<std::pair<std::string, const Backend*>, std::shared_ptr<const PreparedHead>> prepared;
 
-  std::shared_ptr<const OrderedHead> orderedHead() {
-    const std::lock_guard lock(prepareMutex);
-    return orderedHeadLocked();
+  /// The head with Q and K if they are here, else nullptr.
+  [[nodiscard]] std::shared_ptr<const HeadData> here() const {
+    if (!load) return head;
+    const std::lock_guard lock(slotMutex);
+    return late;
   }
-  std::shared_ptr<const OrderedHead> orderedHeadLocked() {
+  std::shared_ptr<const HeadData> whole(const std::stop_token& stop) {
+    if (auto found = here()) return found;
+    const std::lock_guard lock(loadMutex);
+    if (auto found = here()) return found;
+    auto made = std::make_shared<const HeadData>(load(stop));
+    const AttentionIn &was = head->input, &is = made->input;
+    if (is.q.rows != was.q.rows || is.k.rows != was.k.rows || matrixHash(is.q) != queries || matrixHash(is.k) != keys) {
+      throw Error(
+          ErrorCode::Format,
+          fmt::format("layer {} head {} at step {}: its tensors changed while the trace was open; open it again",
+                      head->id.call.layer, head->id.head, head->id.call.step));
+    }
+    const std::lock_guard slots(slotMutex);
+    late = made;
+    return made;
+  }
+
+  std::shared_ptr<const OrderedHead> orderedHead(const std::stop_token& stop) {
+    const std::lock_guard lock(prepareMutex);
+    return orderedHeadLocked(stop);
+  }
+  std::shared_ptr<const OrderedHead> orderedHeadLocked(const std::stop_token& stop) {
     {
       const std::lock_guard lock(slotMutex);
       if (ordered) return ordered;
     }
-    auto made = orderHead(
-        head, qOrder.empty() ? std::optional<std::span<const Index>>() : std::span<const Index>(qOrder), kOrder);
+    auto made =
+        orderHead(*whole(stop),
+                  qOrder.empty() ? std::optional<std::span<const Index>>() : std::span<const Index>(qOrder), kOrder);
     const std::lock_guard lock(slotMutex);
     ordered = made;
     return made;
@@ -344,7 +378,7 @@ struct AttentionMap::Impl {
       const auto found = prepared.find(key);
       if (found != prepared.end()) return found->second;
     }
-    auto made = prepareOrdered(orderedHeadLocked(), backend, Control{control.stop, {}});
+    auto made = prepareOrdered(orderedHeadLocked(control.stop), backend, Control{control.stop, {}});
     const std::lock_guard slots(slotMutex);
     prepared[key] = made;
     return made;
@@ -400,14 +434,14 @@ struct AttentionMap::Impl {
   }
 
   [[nodiscard]] bool pairValid(Index row, Index key) const {
-    const AttentionIn& in = head.input;
+    const AttentionIn& in = head->input;
     return (in.queryValid.empty() || in.queryValid[at(row)] != 0) &&
            (in.keyValid.empty() || in.keyValid[at(key)] != 0) &&
            (in.denseMask.empty() || in.denseMask[at(row) * at(cols) + at(key)] != 0);
   }
 
-  [[nodiscard]] PairReadout read(Index row, Index key, double rowLse) const {
-    const AttentionIn& in = head.input;
+  /// `in`: of the whole head.
+  [[nodiscard]] PairReadout read(const AttentionIn& in, Index row, Index key, double rowLse) const {
     std::vector<float> q(at(in.q.cols)), k(at(in.k.cols));
     rowToFloat(in.q, row, q);
     rowToFloat(in.k, key, k);
@@ -436,7 +470,7 @@ AttentionMap::AttentionMap(HeadData head, std::vector<Index> qOrder, std::vector
   if (d.rows <= 0 || d.cols <= 0) throw Error(ErrorCode::InvalidArgument, "attention map: the head has no tokens");
   checkOrder(qOrder, d.rows, "query");
   checkOrder(kOrder, d.cols, "key");
-  d.head = std::move(head);
+  d.head = std::make_shared<const HeadData>(std::move(head));
   d.qInverse = invert(qOrder);
   d.kInverse = invert(kOrder);
   d.qOrder = std::move(qOrder);
@@ -445,11 +479,22 @@ AttentionMap::AttentionMap(HeadData head, std::vector<Index> qOrder, std::vector
   d.max = levelFitting(d.rows, d.cols, kTileCells);
 }
 
+AttentionMap::AttentionMap(HeadOutline outline, LoadHead load, std::vector<Index> qOrder, std::vector<Index> kOrder)
+    : AttentionMap(std::move(outline.head), std::move(qOrder), std::move(kOrder)) {
+  m_impl->load = std::move(load);
+  m_impl->queries = outline.queries;
+  m_impl->keys = outline.keys;
+  m_impl->contentHash =
+      mapContentHash(outline.queries, outline.keys, m_impl->head->input, m_impl->qOrder, m_impl->kOrder);
+}
+
 AttentionMap::~AttentionMap() = default;
 
 Index AttentionMap::rows() const noexcept { return m_impl->rows; }
 Index AttentionMap::cols() const noexcept { return m_impl->cols; }
-const HeadData& AttentionMap::head() const noexcept { return m_impl->head; }
+const HeadData& AttentionMap::head() const noexcept { return *m_impl->head; }
+std::shared_ptr<const HeadData> AttentionMap::loadedHead(const Control& control) { return m_impl->whole(control.stop); }
+bool AttentionMap::loaded() const noexcept { return m_impl->here() != nullptr; }
 Index AttentionMap::queryRowAt(Index rowPosition) const noexcept { return m_impl->queryRow(rowPosition); }
 Index AttentionMap::keyAt(Index colPosition) const noexcept { return m_impl->key(colPosition); }
 Index AttentionMap::positionOfQueryRow(Index row) const noexcept {
@@ -480,7 +525,7 @@ std::optional<PreviewInfo> AttentionMap::previewInfo() const {
 void AttentionMap::preview(Backend& backend, const Control& control, Index rowsPerCell) {
   Impl& d = *m_impl;
   if (exact()) return;
-  const auto ordered = d.orderedHead();
+  const auto ordered = d.orderedHead(control.stop);
   control.checkpoint();
   const AttentionIn& in = ordered->input;
   const RowSample sample = sampleRows(in, d.coarse, rowsPerCell);
@@ -539,7 +584,7 @@ bool AttentionMap::restore(const Control& control) {
   if (!d.cache || d.cache->limit() <= 0) return false;
   control.checkpoint();
   const std::lock_guard lock(d.cacheMutex);
-  if (!d.contentHash) d.contentHash = mapContentHash(d.head.input, d.qOrder, d.kOrder);
+  if (!d.contentHash) d.contentHash = mapContentHash(d.head->input, d.qOrder, d.kOrder);
   control.checkpoint();
   std::optional<CachedMap> found = d.cache->find(*d.contentHash, d.rows);
   // An LSE alone is no map: the exact pass makes both at the price of one.
@@ -549,7 +594,11 @@ bool AttentionMap::restore(const Control& control) {
   Level level;
   level.rows = found->cellRows;
   level.cols = found->cellCols;
-  level.count = pairCounts(d.orderedHead()->input, d.coarse);
+  HeadData masks;  // counting pairs takes no values: Q and K are not copied
+  masks.input = d.head->input;
+  masks.input.q.data = masks.input.k.data = nullptr;
+  const auto qOrder = d.qOrder.empty() ? std::optional<std::span<const Index>>() : std::span<const Index>(d.qOrder);
+  level.count = pairCounts(orderHead(masks, qOrder, d.kOrder)->input, d.coarse);
   level.mean = std::move(found->mean);
   level.max = std::move(found->max);
   d.restored.store(true);
@@ -562,7 +611,7 @@ void AttentionMap::remember() {
   if (!d.cache || d.cache->limit() <= 0 || !exact()) return;
   const std::lock_guard lock(d.cacheMutex);
   if (d.remembered.exchange(true)) return;
-  if (!d.contentHash) d.contentHash = mapContentHash(d.head.input, d.qOrder, d.kOrder);
+  if (!d.contentHash) d.contentHash = mapContentHash(d.head->input, d.qOrder, d.kOrder);
   std::shared_ptr<const Impl::Levels> levels;
   {
     const std::lock_guard inner(d.mutex);
@@ -650,12 +699,15 @@ PairReadout AttentionMap::readout(Index rowPosition, Index colPosition, Backend&
   d.checkPair(rowPosition, colPosition);
   std::vector<float> buffer;
   const auto lse = d.lseFor(rowPosition, rowPosition + 1, buffer, backend, control);
-  return d.read(d.queryRow(rowPosition), d.key(colPosition), static_cast<double>(lse[at(rowPosition)]));
+  return d.read(d.whole(control.stop)->input, d.queryRow(rowPosition), d.key(colPosition),
+                static_cast<double>(lse[at(rowPosition)]));
 }
 
 std::optional<PairReadout> AttentionMap::readoutIfKnown(Index rowPosition, Index colPosition) const {
   const Impl& d = *m_impl;
   d.checkPair(rowPosition, colPosition);
+  const std::shared_ptr<const HeadData> head = d.here();
+  if (!head) return std::nullopt;
   double lse = 0;
   if (d.exact.load()) {
     lse = static_cast<double>(d.lse[at(rowPosition)]);
@@ -664,12 +716,12 @@ std::optional<PairReadout> AttentionMap::readoutIfKnown(Index rowPosition, Index
     if (!d.exact.load() && (d.known.empty() || d.known[at(rowPosition)] == 0)) return std::nullopt;
     lse = static_cast<double>(d.lse[at(rowPosition)]);
   }
-  return d.read(d.queryRow(rowPosition), d.key(colPosition), lse);
+  return d.read(head->input, d.queryRow(rowPosition), d.key(colPosition), lse);
 }
 
 Index AttentionMap::bytes() const noexcept {
   const Impl& d = *m_impl;
-  Index total = d.head.bytes;
+  Index total = d.head->bytes;
   total += static_cast<Index>((d.qOrder.size() + d.kOrder.size()) * 2 * sizeof(Index));
   {
     const std::lock_guard lock(d.mutex);
@@ -677,6 +729,7 @@ Index AttentionMap::bytes() const noexcept {
     total += static_cast<Index>(d.lse.size() * sizeof(float) + d.known.size());
   }
   const std::lock_guard lock(d.slotMutex);
+  if (d.late) total += d.late->bytes - d.head->bytes;  // the masks are the same ones
   if (d.ordered) total += d.ordered->bytes;
   for (const auto& [key, head] : d.prepared) {
     if (head) total += head->bytes();
@@ -686,15 +739,37 @@ Index AttentionMap::bytes() const noexcept {
 
 std::shared_ptr<const void> AttentionMap::trim() {
   struct Dropped {
+    std::shared_ptr<const HeadData> late;
     std::shared_ptr<const OrderedHead> ordered;
     std::map<std::pair<std::string, const Backend*>, std::shared_ptr<const PreparedHead>> prepared;
   };
   auto dropped = std::make_shared<Dropped>();
   const std::lock_guard lock(m_impl->slotMutex);
-  if (!m_impl->ordered && m_impl->prepared.empty()) return nullptr;
+  if (!m_impl->late && !m_impl->ordered && m_impl->prepared.empty()) return nullptr;
+  dropped->late.swap(m_impl->late);
   dropped->ordered.swap(m_impl->ordered);
   dropped->prepared.swap(m_impl->prepared);
   return dropped;
+}
+
+std::shared_ptr<AttentionMap> openMap(std::shared_ptr<const Trace> trace, const HeadId& id, std::vector<Index> qOrder,
+                                      std::vector<Index> kOrder, std::shared_ptr<MapCache> cache,
+                                      const Control& control) {
+  if (cache && cache->limit() > 0) {
+    if (std::optional<HeadOutline> outline = trace->outline(id, control.stop)) {
+      const auto map = std::make_shared<AttentionMap>(
+          std::move(*outline), [trace, id](const std::stop_token& stop) { return trace->loadScores(id, stop); },
+          std::move(qOrder), std::move(kOrder));
+      map->setCache(std::move(cache));
+      if (!map->restore(control)) static_cast<void>(map->loadedHead(control));
+      return map;
+    }
+  }
+  const auto map =
+      std::make_shared<AttentionMap>(trace->loadScores(id, control.stop), std::move(qOrder), std::move(kOrder));
+  map->setCache(std::move(cache));
+  map->restore(control);
+  return map;
 }
 
 std::vector<float> mapRegion(const HeadData& head, const TileRect& rect, Reduce reduce, std::span<const Index> qOrder,

@@ -28,26 +28,39 @@ void ContentHasher::add(std::span<const std::byte> bytes) {
   endPiece(bytes.size());
 }
 
-void ContentHasher::add(const MatrixView& matrix) {
-  add(static_cast<std::uint64_t>(matrix.dtype));
-  add(static_cast<std::uint64_t>(matrix.rows));
-  add(static_cast<std::uint64_t>(matrix.cols));
-  const auto rowBytes = static_cast<std::size_t>(matrix.cols) * itemSize(matrix.dtype);
-  if (matrix.data != nullptr && rowBytes > 0) {
-    if (static_cast<std::size_t>(matrix.rowStrideBytes) == rowBytes) {
-      piece(matrix.data, rowBytes * static_cast<std::size_t>(matrix.rows));
-    } else {
-      for (Index r = 0; r < matrix.rows; ++r) piece(matrix.row(r), rowBytes);
-    }
-  }
-  endPiece(matrix.data == nullptr ? 0 : rowBytes * static_cast<std::size_t>(matrix.rows));
-}
-
 void ContentHasher::add(double value) { add(std::bit_cast<std::uint64_t>(value)); }
 
 ContentHash ContentHasher::finish() const {
   const XXH128_hash_t hash = XXH3_128bits_digest(&m_state->xxh);
   return {hash.high64, hash.low64};
+}
+
+MatrixHasher::MatrixHasher(DType dtype, Index rows, Index cols) {
+  m_hasher.add(static_cast<std::uint64_t>(dtype));
+  m_hasher.add(static_cast<std::uint64_t>(rows));
+  m_hasher.add(static_cast<std::uint64_t>(cols));
+}
+
+void MatrixHasher::add(std::span<const std::byte> bytes) {
+  m_hasher.piece(bytes.data(), bytes.size());
+  m_bytes += bytes.size();
+}
+
+ContentHash MatrixHasher::finish() {
+  m_hasher.endPiece(m_bytes);
+  return m_hasher.finish();
+}
+
+ContentHash matrixHash(const MatrixView& matrix) {
+  MatrixHasher hasher(matrix.dtype, matrix.rows, matrix.cols);
+  const auto rowBytes = static_cast<std::size_t>(matrix.cols) * itemSize(matrix.dtype);
+  if (matrix.data == nullptr || rowBytes == 0) return hasher.finish();
+  if (static_cast<std::size_t>(matrix.rowStrideBytes) == rowBytes) {
+    hasher.add({matrix.data, rowBytes * static_cast<std::size_t>(matrix.rows)});
+  } else {
+    for (Index r = 0; r < matrix.rows; ++r) hasher.add({matrix.row(r), rowBytes});
+  }
+  return hasher.finish();
 }
 
 }  // namespace sparsight

@@ -18,7 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 
 // Raised whenever the file layout, the hash, the levels of AttentionMap or the meaning of a value change.
-constexpr std::uint64_t kFormatVersion = 2;
+constexpr std::uint64_t kFormatVersion = 3;
 constexpr std::array<char, 8> kMagic{'S', 'P', 'S', 'M', 'A', 'P', '1', '\n'};
 constexpr auto kSuffix = ".map";
 constexpr auto kLimitFile = "limit";
@@ -50,11 +50,16 @@ std::size_t at(Index i) { return static_cast<std::size_t>(i); }
 }  // namespace
 
 ContentHash mapContentHash(const AttentionIn& in, std::span<const Index> qOrder, std::span<const Index> kOrder) {
+  return mapContentHash(matrixHash(in.q), matrixHash(in.k), in, qOrder, kOrder);
+}
+
+ContentHash mapContentHash(const ContentHash& queries, const ContentHash& keys, const AttentionIn& in,
+                           std::span<const Index> qOrder, std::span<const Index> kOrder) {
   ContentHasher hash;
   hash.add(kFormatVersion);
   hash.add(in.scale);
-  hash.add(in.q);
-  hash.add(in.k);
+  hash.add(queries);
+  hash.add(keys);
   hash.add(in.keyValid);
   hash.add(in.queryValid);
   hash.add(in.denseMask);

@@ -417,6 +417,8 @@ int playHead(const QString& file, const QString& folder) {
           clock.restart();
           return ms;
         };
+        const bool outlined = trace->outline({call.id, head}).has_value();
+        const double hashed = lap();
         HeadData data = trace->loadScores({call.id, head});
         const double read = lap();
         AttentionMap map(std::move(data));
@@ -424,7 +426,8 @@ int playHead(const QString& file, const QString& folder) {
         const double made = lap();
         const bool found = map.restore({});
         const double restored = lap();
-        std::printf("  read %.1f ms, made %.1f, %s %.1f", read, made, found ? "restored" : "looked for", restored);
+        std::printf("  hashed%s %.1f ms, read %.1f, made %.1f, %s %.1f", outlined ? "" : " (not)", hashed, read, made,
+                    found ? "restored" : "looked for", restored);
         if (!found) {
           map.preview(*backend, {});
           std::printf(", preview %.1f", lap());

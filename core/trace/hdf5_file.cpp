@@ -310,7 +310,8 @@ struct FileState {
   fs::path path;
   std::string shown;  // as the user gave it
   bool writable = false;
-  int descriptor = -1;  // the library's own, of a file opened for reading; it closes it with `id`
+  int descriptor = -1;          // the library's own, of a file opened for reading; it closes it with `id`
+  bool plainAddresses = false;  // no user block: versions differ in whether a chunk's address counts it
   Handle id;
 };
 }  // namespace detail
@@ -601,24 +602,19 @@ void Dataset::requireReadable() const {
 }
 
 bool Dataset::readsDirectly() const noexcept {
-  return m_file->descriptor >= 0 && m_info.layout == Layout::Contiguous && m_info.fileOffset >= 0 &&
-         !m_info.externalStorage && m_info.filters.empty();
+  if (m_file->descriptor < 0 || m_info.externalStorage || !m_info.filters.empty()) return false;
+  if (m_info.layout == Layout::Contiguous) return m_info.fileOffset >= 0;
+  // Where a row of chunks is very long (or damaged to look so), the library finds its way by itself.
+  constexpr Index kMostChunks = 4096;
+  const std::size_t axes = m_info.shape.size();
+  if (m_info.layout != Layout::Chunked || !m_file->plainAddresses || axes == 0) return false;
+  const std::size_t axis = axes >= 2 ? axes - 2 : 0;
+  return (axes == 1 || m_info.chunk[axes - 1] == m_info.shape[axes - 1]) && m_info.chunk[axis] > 0 &&
+         m_info.shape[axis] / m_info.chunk[axis] < kMostChunks;
 }
 
-// The selection as one range of the file's bytes, read there at the speed of the page cache; false when it is none.
-// The library would hold its one lock meanwhile and copy small ranges through a buffer of its own.
-bool Dataset::readRange(std::span<const Index> start, std::span<const Index> count, std::span<std::byte> out) const {
-  const std::vector<Index>& shape = m_info.shape;
-  if (!readsDirectly() || start.size() != shape.size() || count.size() != shape.size()) return false;
-  Index first = 0;
-  bool whole = true;  // every axis after this one is taken whole
-  for (std::size_t i = shape.size(); i-- > 0;) {
-    if (start[i] < 0 || count[i] > shape[i] - start[i]) return false;
-    if (!whole && count[i] != 1) return false;
-    whole = whole && count[i] == shape[i];
-  }
-  for (std::size_t i = 0; i < shape.size(); ++i) first = first * shape[i] + start[i];
-  Index at = m_info.fileOffset + first * static_cast<Index>(m_info.type.size);
+void Dataset::readBytes(Index at, std::span<std::byte> out, std::span<const Index> start,
+                        std::span<const Index> count) const {
   while (!out.empty()) {
     const ssize_t got = ::pread(m_file->descriptor, out.data(), out.size(), static_cast<off_t>(at));
     if (got < 0 && errno == EINTR) continue;
@@ -630,6 +626,82 @@ bool Dataset::readRange(std::span<const Index> start, std::span<const Index> cou
     }
     out = out.subspan(static_cast<std::size_t>(got));
     at += static_cast<Index>(got);
+  }
+}
+
+// The selection as one range of the file's bytes, read there at the speed of the page cache; false when it is none.
+// The library would hold its one lock meanwhile and copy small ranges through a buffer of its own.
+bool Dataset::readRange(std::span<const Index> start, std::span<const Index> count, std::span<std::byte> out) const {
+  const std::vector<Index>& shape = m_info.shape;
+  if (!readsDirectly() || start.size() != shape.size() || count.size() != shape.size()) return false;
+  if (m_info.layout == Layout::Chunked) return readChunks(start, count, out);
+  Index first = 0;
+  bool whole = true;  // every axis after this one is taken whole
+  for (std::size_t i = shape.size(); i-- > 0;) {
+    if (start[i] < 0 || count[i] > shape[i] - start[i]) return false;
+    if (!whole && count[i] != 1) return false;
+    whole = whole && count[i] == shape[i];
+  }
+  for (std::size_t i = 0; i < shape.size(); ++i) first = first * shape[i] + start[i];
+  readBytes(m_info.fileOffset + first * static_cast<Index>(m_info.type.size), out, start, count);
+  return true;
+}
+
+/// Where the chunks along one axis lie in the file, the other axes at one place.
+struct Dataset::ChunkRow {
+  std::vector<Index> origin;     // of the first; 0 along the axis
+  std::vector<Index> addresses;  // -1: never written, or not of the expected size
+};
+
+std::shared_ptr<const Dataset::ChunkRow> Dataset::chunkRow(std::size_t axis, std::span<const Index> start) const {
+  std::vector<Index> origin(start.begin(), start.end());
+  for (std::size_t i = 0; i < origin.size(); ++i) origin[i] = origin[i] / m_info.chunk[i] * m_info.chunk[i];
+  origin[axis] = 0;
+  const Lock lock;
+  if (m_chunkRow && m_chunkRow->origin == origin) return m_chunkRow;
+  const Index chunkBytes =
+      checkedMultiply(elementCount(m_info.chunk, where()), static_cast<Index>(m_info.type.size), where());
+  auto row = std::make_shared<ChunkRow>();
+  row->origin = origin;
+  std::vector<hsize_t> at = toHsize(origin);
+  for (Index first = 0; first < m_info.shape[axis]; first += m_info.chunk[axis]) {
+    at[axis] = static_cast<hsize_t>(first);
+    haddr_t address = HADDR_UNDEF;
+    hsize_t bytes = 0;
+    unsigned skipped = 0;
+    const bool found = H5Dget_chunk_info_by_coord(m_handle->id(), at.data(), &skipped, &address, &bytes) >= 0 &&
+                       address < haddr_t{1} << 62 && static_cast<Index>(bytes) == chunkBytes;
+    row->addresses.push_back(found ? static_cast<Index>(address) : Index{-1});
+  }
+  H5Eclear2(H5E_DEFAULT);
+  m_chunkRow = row;
+  return row;
+}
+
+// The same of a selection within a row of chunks: one range of bytes in each that it touches. Their places are asked
+// for once, so that parts of a head are read without waiting for the library.
+bool Dataset::readChunks(std::span<const Index> start, std::span<const Index> count, std::span<std::byte> out) const {
+  const std::vector<Index>&shape = m_info.shape, &chunk = m_info.chunk;
+  const std::size_t axis = shape.size() >= 2 ? shape.size() - 2 : 0;
+  for (std::size_t i = 0; i < shape.size(); ++i) {
+    if (start[i] < 0 || count[i] > shape[i] - start[i]) return false;
+    if (i < axis ? count[i] != 1 : i > axis && count[i] != shape[i]) return false;
+  }
+  const auto row = chunkRow(axis, start);
+  const Index end = start[axis] + count[axis];
+  for (Index i = start[axis] / chunk[axis]; i * chunk[axis] < end; ++i) {
+    if (row->addresses[static_cast<std::size_t>(i)] < 0) return false;  // the library has the fill value
+  }
+  Index stride = static_cast<Index>(m_info.type.size);  // bytes from one position along the axis to the next
+  for (std::size_t i = axis + 1; i < shape.size(); ++i) stride *= chunk[i];
+  for (Index position = start[axis]; position < end;) {
+    const Index i = position / chunk[axis], last = std::min(end, (i + 1) * chunk[axis]);
+    Index offset = 0;
+    for (std::size_t a = 0; a <= axis; ++a) offset = offset * chunk[a] + (a == axis ? position : start[a]) % chunk[a];
+    const auto bytes = static_cast<std::size_t>((last - position) * stride);
+    readBytes(row->addresses[static_cast<std::size_t>(i)] + offset * stride, out.first(bytes), start, count);
+    out = out.subspan(bytes);
+    position = last;
   }
   return true;
 }
@@ -1056,6 +1128,9 @@ File File::openRead(const fs::path& path, std::string_view what) {
   if (H5Fget_vfd_handle(state->id.id(), access.id(), &descriptor) >= 0 && descriptor != nullptr) {
     state->descriptor = *static_cast<const int*>(descriptor);
   }
+  const Handle creation(H5Fget_create_plist(state->id.id()));
+  hsize_t userBlock = 1;
+  state->plainAddresses = H5Pget_userblock(creation.id(), &userBlock) >= 0 && userBlock == 0;
   Handle root(H5Gopen2(state->id.id(), "/", H5P_DEFAULT));
   if (!root.ok())
     throw Error(ErrorCode::Format,

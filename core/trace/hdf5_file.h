@@ -194,8 +194,8 @@ class Dataset : public Object {
     return values;
   }
   [[nodiscard]] std::vector<std::string> readStringElements(Index maxElements = 65536) const;
-  /// Whether slabs that are one range of bytes in the file are read from it past the library: contiguous storage of a
-  /// file opened for reading.
+  /// Whether slabs of few ranges of bytes in the file are read from it past the library: storage without filters,
+  /// contiguous or in chunks as wide as the dataset, of a file opened for reading.
   [[nodiscard]] bool readsDirectly() const noexcept;
   /// Whether the chunk that holds this element was ever written. True for other layouts that have storage.
   [[nodiscard]] bool chunkAllocated(std::span<const Index> element) const;
@@ -207,9 +207,15 @@ class Dataset : public Object {
   using Object::Object;
   [[nodiscard]] Index checkedCount(Index maxElements, bool wantFloat, std::size_t elementBytes) const;
   void readConverted(Element memory, void* out, std::size_t count) const;
+  struct ChunkRow;
   [[nodiscard]] bool readRange(std::span<const Index> start, std::span<const Index> count,
                                std::span<std::byte> out) const;
+  [[nodiscard]] bool readChunks(std::span<const Index> start, std::span<const Index> count,
+                                std::span<std::byte> out) const;
+  void readBytes(Index at, std::span<std::byte> out, std::span<const Index> start, std::span<const Index> count) const;
+  [[nodiscard]] std::shared_ptr<const ChunkRow> chunkRow(std::size_t axis, std::span<const Index> start) const;
   DatasetInfo m_info;
+  mutable std::shared_ptr<const ChunkRow> m_chunkRow;  // the last one looked up; guarded by the library's lock
 };
 
 class Group : public Object {

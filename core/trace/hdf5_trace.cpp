@@ -46,10 +46,10 @@ void readRows(const Executor& executor, const h5::Dataset& dataset, std::optiona
   const h5::DatasetInfo& info = dataset.info();
   const Index item = static_cast<Index>(info.type.size);
   const std::size_t rowAxis = lead ? 1 : 0;
-  // Whole chunks per slab: a chunk is inflated once.
-  const Index unit = info.layout == h5::Layout::Chunked ? info.chunk[rowAxis] : Index{1};
   const Index rowBytes = std::max<Index>(1, cols * item);
   const bool direct = dataset.readsDirectly();
+  // Whole chunks per slab: a chunk is inflated once.
+  const Index unit = info.layout == h5::Layout::Chunked && !direct ? info.chunk[rowAxis] : Index{1};
   const Index slabRows = std::max(unit, (direct ? kDirectSlabBytes : kSlabBytes) / rowBytes / unit * unit);
   const auto readSlab = [&](Index r) {
     const Index n = std::min(slabRows, rows - r);
@@ -154,6 +154,50 @@ class Hdf5Trace final : public Trace {
     return read(id, false, stop);
   }
 
+  [[nodiscard]] std::optional<HeadOutline> outline(const HeadId& id, std::stop_token stop) const override {
+    const auto [callIndex, position] = locate(id);
+    const CallInfo& call = m_parsed.info.calls[callIndex];
+    if (queriesPermuted(call) || keysPermuted(call)) return std::nullopt;
+    struct Source {
+      char name;
+      Index head, rows;
+      std::shared_ptr<const Tensor> loaded;
+      std::optional<h5::Dataset> stored;
+      ContentHash hash;
+    };
+    std::array<Source, 2> sources{
+        Source{'q', static_cast<Index>(position), call.nQ, {}, {}, {}},
+        Source{'k', trace::kvIndexOf(call, m_parsed.info.model, position), call.nK, {}, {}, {}}};
+    for (Source& each : sources) {
+      each.loaded = m_cache.find<Tensor>({callIndex, each.name, each.head});
+      if (each.loaded) continue;
+      each.stored.emplace(openTensor(callIndex, each.name, each.head, each.rows, call.headDim));
+      if (!each.stored->readsDirectly() || each.stored->info().type.bigEndian) return std::nullopt;
+    }
+    if (sources[0].loaded && sources[1].loaded) return std::nullopt;
+    const auto shared = callData(callIndex, stop);
+    Control control;
+    control.stop = stop;
+    m_executor.parallelFor(2, 1, control, [&](Index first, Index last) {
+      for (Index i = first; i < last; ++i) {
+        Source& each = sources[static_cast<std::size_t>(i)];
+        each.hash = each.loaded ? matrixHash(each.loaded->view)
+                                : storedHash(*each.stored, each.head, each.rows, call.headDim, call.dtype, stop);
+      }
+    });
+    HeadOutline result;
+    result.head = describe(id, call, shared);
+    result.head.input.q = {nullptr, call.nQ, call.headDim, call.headDim * static_cast<Index>(itemSize(call.dtype)),
+                           call.dtype};
+    result.head.input.k = result.head.input.q;
+    result.head.input.k.rows = call.nK;
+    result.head.bytes = shared->bytes();
+    result.head.keepAlive = shared;
+    result.queries = sources[0].hash;
+    result.keys = sources[1].hash;
+    return result;
+  }
+
   [[nodiscard]] std::optional<FramesRgb> frames() const override {
     if (!m_parsed.info.frames) return std::nullopt;
     const h5::Dataset rgb = m_parsed.files.front().openDataset("/frames/rgb");
@@ -224,24 +268,50 @@ class Hdf5Trace final : public Trace {
       std::shared_ptr<const CallData> shared;
       std::shared_ptr<const Tensor> q, k, v;
     };
-    HeadData head;
-    head.id = id;
-    head.layout = call.layout;
-    head.qRows = shared->qRows;
-    head.family = m_parsed.info.model.family;
+    HeadData head = describe(id, call, shared);
     head.input.q = q->view;
     head.input.k = k->view;
     if (v) head.input.v = v->view;
-    head.input.scale = call.scale;
-    head.input.keyValid = shared->keyValid;
-    head.input.queryValid = shared->queryValid;
-    head.input.denseMask = shared->denseMask;
     head.bytes = static_cast<Index>(q->buffer.size() + k->buffer.size() + (v ? v->buffer.size() : 0)) + shared->bytes();
     for (const Tensor* t : {q.get(), k.get(), v.get()}) {
       if (t != nullptr) head.warnings.insert(head.warnings.end(), t->warnings.begin(), t->warnings.end());
     }
     head.keepAlive = std::make_shared<const Owner>(Owner{shared, q, k, v});
     return head;
+  }
+
+  /// All but the tensors.
+  [[nodiscard]] HeadData describe(const HeadId& id, const CallInfo& call,
+                                  const std::shared_ptr<const CallData>& shared) const {
+    HeadData head;
+    head.id = id;
+    head.layout = call.layout;
+    head.qRows = shared->qRows;
+    head.family = m_parsed.info.model.family;
+    head.input.scale = call.scale;
+    head.input.keyValid = shared->keyValid;
+    head.input.queryValid = shared->queryValid;
+    head.input.denseMask = shared->denseMask;
+    return head;
+  }
+
+  /// matrixHash of a stored head, through a buffer that stays in a core's own cache.
+  [[nodiscard]] ContentHash storedHash(const h5::Dataset& dataset, Index head, Index rows, Index cols, DType dtype,
+                                       const std::stop_token& stop) const {
+    const Index rowBytes = cols * static_cast<Index>(itemSize(dtype));
+    requireMemory(dataset, static_cast<double>(rowBytes));
+    const Index slabRows =
+        std::clamp<Index>(kDirectSlabBytes / std::max<Index>(1, rowBytes), 1, std::max<Index>(1, rows));
+    std::vector<std::byte> slab(static_cast<std::size_t>(slabRows * rowBytes));
+    MatrixHasher hasher(dtype, rows, cols);
+    for (Index r = 0; r < rows; r += slabRows) {
+      if (stop.stop_requested()) throw Cancelled{};
+      const Index n = std::min(slabRows, rows - r);
+      const auto part = std::span(slab).first(static_cast<std::size_t>(n * rowBytes));
+      dataset.readRaw(std::array<Index, 3>{head, r, 0}, std::array<Index, 3>{1, n, cols}, part);
+      hasher.add(part);
+    }
+    return hasher.finish();
   }
 
   [[nodiscard]] std::pair<std::size_t, std::size_t> locate(const HeadId& id) const {
@@ -295,18 +365,23 @@ class Hdf5Trace final : public Trace {
                             trace::bytesText(bytes), trace::bytesText(static_cast<double>(m_memoryLimit))));
   }
 
+  [[nodiscard]] h5::Dataset openTensor(std::size_t callIndex, char name, Index head, Index rows, Index cols) const {
+    constexpr Index kChunkCacheBytes = Index{32} << 20;
+    h5::Dataset dataset = groupOf(callIndex).openDataset(std::string(1, name), kChunkCacheBytes);
+    const auto& shape = dataset.info().shape;
+    if (shape.size() != 3 || shape[1] != rows || shape[2] != cols || head >= shape[0] ||
+        trace::tensorType(dataset) != m_parsed.info.calls[callIndex].dtype) {
+      dataset.failFormat("changed while the trace was open; open it again");
+    }
+    return dataset;
+  }
+
   [[nodiscard]] std::shared_ptr<const Tensor> tensor(std::size_t callIndex, char name, Index head, Index rows,
                                                      Index cols, const std::stop_token& stop) const {
     const TensorCache::Key key{callIndex, name, head};
     if (auto cached = m_cache.find<Tensor>(key)) return cached;
     const CallInfo& call = m_parsed.info.calls[callIndex];
-    constexpr Index kChunkCacheBytes = Index{32} << 20;
-    const h5::Dataset dataset = groupOf(callIndex).openDataset(std::string(1, name), kChunkCacheBytes);
-    const auto& shape = dataset.info().shape;
-    if (shape.size() != 3 || shape[1] != rows || shape[2] != cols || head >= shape[0] ||
-        trace::tensorType(dataset) != call.dtype) {
-      dataset.failFormat("changed while the trace was open; open it again");
-    }
+    const h5::Dataset dataset = openTensor(callIndex, name, head, rows, cols);
     const Index rowBytes = cols * static_cast<Index>(itemSize(call.dtype));
     requireMemory(dataset, static_cast<double>(rows) * static_cast<double>(rowBytes));
     auto result = std::make_shared<Tensor>();

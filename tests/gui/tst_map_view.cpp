@@ -239,6 +239,8 @@ class TestMapView : public QObject {
       const QString status = m_view->statusParts().join(QLatin1Char(';'));
       QCOMPARE(status.contains(QStringLiteral("from disk")), again);
       QVERIFY2(status.contains(QStringLiteral("heads ")), qPrintable(status));
+      // Its queries and keys come after the picture, by themselves.
+      QVERIFY(QTest::qWaitFor([this] { return canvas().map()->readoutIfKnown(1, 2).has_value(); }, 60000));
       // The neighbours come without being looked at: then they show at once, from memory.
       QVERIFY(QTest::qWaitFor(
           [&] { return cache->bytes() > 0 && m_view->statusParts().join(QLatin1Char(';')) != status; }, 60000));

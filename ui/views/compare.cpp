@@ -480,9 +480,7 @@ class CompareView : public View {
         [trace, id, cache = session().mapCache()](JobContext& context) {
           auto loaded = std::make_shared<LoadedHead>();
           loaded->id = id;
-          loaded->map = std::make_shared<AttentionMap>(trace->loadScores(id, context.stop()));
-          loaded->map->setCache(cache);
-          loaded->map->restore(context.control());
+          loaded->map = openMap(trace, id, {}, {}, cache, context.control());
           const TokenLayout& layout = loaded->map->head().layout;
           loaded->queries = layoutAxis(layout, loaded->map->rows(),
                                        [map = loaded->map](Index i) { return map->head().queryToken(i); });

@@ -469,20 +469,15 @@ class MapView : public View {
           auto loaded = std::make_shared<LoadedMap>();
           loaded->id = id;
           loaded->order = order;
-          HeadData head = trace->loadScores(id, context.stop());
-          const TokenLayout layout = head.layout;
-          const std::vector<Index> qRows = head.qRows;
+          loaded->map = openMap(trace, id, plan ? plan->plan.qOrder : std::vector<Index>(),
+                                plan ? plan->plan.kOrder : std::vector<Index>(), cache, context.control());
           if (plan) {
-            loaded->map = std::make_shared<AttentionMap>(std::move(head), plan->plan.qOrder, plan->plan.kOrder);
             loaded->queries = axisOf(*loaded->map, plan->plan.qOrder.empty(), plan->plan.qBounds, true);
             loaded->keys = axisOf(*loaded->map, plan->plan.kOrder.empty(), plan->plan.kBounds, false);
           } else {
-            loaded->map = std::make_shared<AttentionMap>(std::move(head));
             loaded->queries = axisOf(*loaded->map, true, {}, true);
             loaded->keys = axisOf(*loaded->map, true, {}, false);
           }
-          loaded->map->setCache(cache);
-          loaded->map->restore(context.control());
           return loaded;
         },
         [self, id, order](Outcome<Result> outcome) {
@@ -527,6 +522,7 @@ class MapView : public View {
       m_shownId = loaded.id;
     }
     m_canvas->setMap(loaded.map, loaded.queries, loaded.keys);
+    readTensors();
     if (other) {
       trimCache();
       m_shownResult.reset();
@@ -535,6 +531,31 @@ class MapView : public View {
       showPair();
     }
     showResult();
+  }
+
+  /// A map found on disk is shown before its Q and K are read; zooming in and hovering need them.
+  void readTensors() {
+    const std::shared_ptr<AttentionMap> map = m_maps.front().map;
+    if (map->loaded()) return;
+    JobSpec spec;
+    spec.name = "Read queries and keys";
+    spec.lane = Lane::Io;
+    spec.supersedeTag = "map-view/load";
+    spec.priority = 90;
+    const QPointer<MapView> self(this);
+    m_loadJob = session().jobs().submit<bool>(
+        spec,
+        [map](JobContext& context) {
+          static_cast<void>(map->loadedHead(context.control()));
+          return true;
+        },
+        [self, map](Outcome<bool> outcome) {
+          if (!self || self->m_canvas->map() != map) return;
+          if (const auto* error = std::get_if<Error>(&outcome)) {
+            return self->showMessage(tr("This head cannot be shown"), text(error->what()));
+          }
+          self->trimCache();
+        });
   }
 
   /// Heads seen before keep their coarse map and LSE (a few MB); what is quickly made again goes first.
@@ -566,7 +587,8 @@ class MapView : public View {
     const auto& trace = session().trace();
     const std::optional<HeadId> here = session().selectedHead();
     if (!trace || !here) return;
-    const Index each = m_maps.front().map->head().bytes;
+    const AttentionIn& in = m_maps.front().map->head().input;
+    const Index each = (in.q.rows + in.k.rows) * in.q.cols * static_cast<Index>(itemSize(in.q.dtype));
     if (m_mapBytes + each > (Index{m_headMiB} << 20)) return;
     std::optional<HeadId> next;
     for (const HeadId& id : likelyNextHeads(trace->info(), *here, m_previousId, kReadyHeads)) {
@@ -592,14 +614,13 @@ class MapView : public View {
           auto loaded = std::make_shared<LoadedMap>();
           loaded->id = id;
           loaded->order = QStringLiteral("model");
-          loaded->map = std::make_shared<AttentionMap>(trace->loadScores(id, context.stop()));
+          loaded->map = openMap(trace, id, {}, {}, cache, context.control());
           loaded->queries = axisOf(*loaded->map, true, {}, true);
           loaded->keys = axisOf(*loaded->map, true, {}, false);
-          loaded->map->setCache(cache);
           const double flops = 2.0 * static_cast<double>(loaded->map->rows()) *
                                static_cast<double>(loaded->map->cols()) *
                                static_cast<double>(loaded->map->head().input.q.cols);
-          if (!loaded->map->restore(context.control())) {
+          if (!loaded->map->exact()) {
             if (flops <= kReadyFlops) {
               loaded->map->build(context.backend(), context.control());
               loaded->map->remember();
@@ -733,7 +754,7 @@ class MapView : public View {
     m_stripJob = session().jobs().submit<Values>(
         spec,
         [map, result](JobContext& context) {
-          HeadData head = map->head();
+          HeadData head = *map->loadedHead(context.control());
           head.input.v = {};  // mass needs no values
           EvaluateOptions options;
           options.rows = kStripRows;

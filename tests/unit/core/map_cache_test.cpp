@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sparsight/core/map_cache.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -189,6 +190,7 @@ struct Head {
     data.input.q = viewOf(q, n, 6);
     data.input.k = viewOf(k, n, 6);
     data.input.scale = 0.5;
+    data.bytes = static_cast<Index>(2 * q.size() * sizeof(float));
   }
 };
 
@@ -229,6 +231,87 @@ TEST_F(MapCacheTest, AMapComesBackExactWithoutComputing) {
   }
   again.remember();
   EXPECT_EQ(filesIn(m_maps).size(), 1U);
+}
+
+/// As a trace would describe the head.
+HeadOutline outlineOf(const HeadData& head) {
+  HeadOutline outline{head, matrixHash(head.input.q), matrixHash(head.input.k)};
+  outline.head.input.q.data = outline.head.input.k.data = nullptr;
+  return outline;
+}
+
+TEST_F(MapCacheTest, AnOutlineIsEnoughForAKnownMapAndTensorsComeWhenNeeded) {
+  Head head(700);
+  head.valid.assign(700, 1);
+  std::fill(head.valid.begin() + 650, head.valid.end(), std::uint8_t{0});
+  head.data.input.keyValid = head.data.input.queryValid = head.valid;
+  std::vector<Index> order(700);
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<Index>((i * 3) % 700);
+  const auto backend = createReferenceBackend();
+  const auto cache = std::make_shared<MapCache>(m_maps, kPlenty);
+  for (const std::vector<Index>& kOrder : {std::vector<Index>{}, order}) {
+    AttentionMap first(head.data, {}, kOrder);
+    first.setCache(cache);
+    EXPECT_TRUE(first.loaded());
+    first.build(*backend, {});
+    first.remember();
+
+    int loads = 0;
+    AttentionMap late(
+        outlineOf(head.data),
+        [&](const std::stop_token&) {
+          ++loads;
+          return head.data;
+        },
+        {}, kOrder);
+    late.setCache(cache);
+    ASSERT_TRUE(late.restore({}));
+    for (const Reduce reduce : {Reduce::Mean, Reduce::Max}) {
+      const int z = late.coarseLevel();
+      const auto want = first.coarseTile({z, 0, 0, reduce}), got = late.coarseTile({z, 0, 0, reduce});
+      ASSERT_EQ(want->cells.size(), got->cells.size());
+      for (std::size_t i = 0; i < want->cells.size(); ++i) {
+        EXPECT_TRUE(want->cells[i] == got->cells[i] || (std::isnan(want->cells[i]) && std::isnan(got->cells[i]))) << i;
+      }
+    }
+    EXPECT_FALSE(late.readoutIfKnown(3, 4)) << "its row is known, but neither q nor k";
+    EXPECT_FALSE(late.loaded());
+    EXPECT_EQ(loads, 0);
+
+    const PairReadout want = first.readout(3, 4, *backend, {}), got = late.readout(3, 4, *backend, {});
+    EXPECT_EQ(got.probability, want.probability);
+    EXPECT_EQ(got.logit, want.logit);
+    EXPECT_EQ(got.key, want.key);
+    EXPECT_TRUE(late.readoutIfKnown(3, 4));
+    const TileKey fine{0, 1, 1, Reduce::Max};
+    const auto a = first.computeTile(fine, *backend, {}), b = late.computeTile(fine, *backend, {});
+    for (std::size_t i = 0; i < a->cells.size(); ++i) {
+      EXPECT_TRUE(a->cells[i] == b->cells[i] || (std::isnan(a->cells[i]) && std::isnan(b->cells[i]))) << i;
+    }
+    EXPECT_EQ(loads, 1);
+    const Index before = late.bytes();
+    late.trim();
+    EXPECT_FALSE(late.loaded());
+    EXPECT_LE(late.bytes(), before - head.data.bytes);
+    EXPECT_EQ(late.loadedHead({})->input.q.rows, 700);
+    EXPECT_EQ(loads, 2);
+  }
+}
+
+TEST_F(MapCacheTest, TensorsThatChangedBehindAnOutlineAreRefused) {
+  const Head head(300), other(300, 2), shorter(200);
+  const auto backend = createReferenceBackend();
+  for (const Head* found : {&other, &shorter}) {
+    AttentionMap late(outlineOf(head.data), [&](const std::stop_token&) { return found->data; });
+    try {
+      late.build(*backend, {});
+      ADD_FAILURE() << "a map of another head";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::Format);
+      EXPECT_THAT(error.what(), testing::HasSubstr("changed while the trace was open; open it again"));
+    }
+    EXPECT_FALSE(late.loaded());
+  }
 }
 
 TEST_F(MapCacheTest, WhateverTheMapDependsOnIsInItsName) {

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -91,6 +92,40 @@ TEST_P(TraceReaderStorage, ValuesAreExact) {
   }
 }
 
+// An outline is what loadScores gives, without the values, whatever storage it reads by itself or leaves alone.
+TEST_P(TraceReaderStorage, AnOutlineNamesTheSameValues) {
+  const StorageCase& c = GetParam();
+  const TemporaryFolder folder;
+  TraceSpec spec;
+  spec.stored = c.stored;
+  spec.chunk = c.chunk;
+  spec.deflate = c.deflate;
+  spec.shuffle = c.shuffle;
+  buildTrace(folder / "t.h5", spec);
+  const auto trace = openTrace(folder / "t.h5");
+  const bool bigEndian = c.stored == Stored::Float16BigEndian || c.stored == Stored::Float32BigEndian;
+  const bool direct = c.deflate == 0 && !bigEndian && (c.chunk.empty() || c.chunk[2] == 8);
+  for (int head = 0; head < 2; ++head) {
+    const auto outline = trace->outline({kId, head});
+    ASSERT_EQ(outline.has_value(), direct);
+    const HeadData data = trace->loadScores({kId, head});
+    if (!outline) continue;
+    EXPECT_EQ(outline->queries, matrixHash(data.input.q));
+    EXPECT_EQ(outline->keys, matrixHash(data.input.k));
+    EXPECT_NE(outline->queries, outline->keys);
+    EXPECT_EQ(outline->head.input.q.data, nullptr);
+    EXPECT_EQ(outline->head.input.k.data, nullptr);
+    EXPECT_EQ(outline->head.input.q.rows, data.input.q.rows);
+    EXPECT_EQ(outline->head.input.k.rows, data.input.k.rows);
+    EXPECT_EQ(outline->head.input.q.cols, data.input.q.cols);
+    EXPECT_EQ(outline->head.input.q.dtype, c.dtype);
+    EXPECT_EQ(outline->head.input.scale, data.input.scale);
+    EXPECT_EQ(outline->head.id, data.id);
+    EXPECT_EQ(outline->head.bytes, 0) << "no tensor is held";
+    EXPECT_FALSE(trace->outline({kId, head})) << "the head is in memory now";
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(
     All, TraceReaderStorage,
     testing::Values(StorageCase{"Float16", Stored::Float16, DType::F16, {}},
@@ -101,11 +136,35 @@ INSTANTIATE_TEST_SUITE_P(
                     StorageCase{"Float32BigEndian", Stored::Float32BigEndian, DType::F32, {}},
                     StorageCase{"Chunked", Stored::Float16, DType::F16, {1, 8, 8}},
                     StorageCase{"ChunkedRagged", Stored::Float32, DType::F32, {1, 9, 8}},
+                    StorageCase{"ChunkOfTwoHeads", Stored::Float16, DType::F16, {2, 9, 8}},
                     StorageCase{"ChunkAcrossChannels", Stored::Float16, DType::F16, {2, 5, 3}},
                     StorageCase{"Deflate", Stored::Float16, DType::F16, {1, 16, 8}, 4, false},
                     StorageCase{"ShuffleDeflate", Stored::Bfloat16Uint16, DType::BF16, {1, 16, 8}, 1, true},
                     StorageCase{"ShuffleDeflateBigEndian", Stored::Float32BigEndian, DType::F32, {1, 7, 8}, 9, true}),
     [](const auto& test) { return test.param.name; });
+
+// Addresses in such a file count from where the user block ends.
+TEST(TraceReader, AUserBlockBeforeTheFileShiftsNothing) {
+  for (const std::vector<Index>& chunk : {std::vector<Index>{}, std::vector<Index>{1, 9, 8}}) {
+    const TemporaryFolder folder;
+    TraceSpec spec;
+    spec.chunk = chunk;
+    buildTrace(folder / "plain.h5", spec);
+    {
+      std::ifstream in(folder / "plain.h5", std::ios::binary);
+      std::ofstream out(folder / "t.h5", std::ios::binary);
+      out << std::string(512, '#') << in.rdbuf();
+    }
+    const auto trace = openTrace(folder / "t.h5");
+    const auto outline = trace->outline({kId, 1});
+    const HeadData data = trace->load({kId, 1});
+    expectBuilt(data.input.q, 'q', 1);
+    expectBuilt(data.input.k, 'k', 1);
+    if (outline) {
+      EXPECT_EQ(outline->queries, matrixHash(data.input.q));
+    }
+  }
+}
 
 TEST(TraceReader, MetadataOfACall) {
   const TemporaryFolder folder;
@@ -227,7 +286,12 @@ TEST(TraceReader, KeyValidMakesPaddingQueriesInvalid) {
   spec.keyValid.assign(28, 1);
   spec.keyValid[26] = spec.keyValid[27] = 0;
   buildTrace(folder / "t.h5", spec);
-  const HeadData data = openTrace(folder / "t.h5")->load({kId, 0});
+  const auto trace = openTrace(folder / "t.h5");
+  const auto outline = trace->outline({kId, 0});
+  const HeadData data = trace->load({kId, 0});
+  ASSERT_TRUE(outline);
+  EXPECT_TRUE(std::ranges::equal(outline->head.input.keyValid, data.input.keyValid));
+  EXPECT_TRUE(std::ranges::equal(outline->head.input.queryValid, data.input.queryValid));
   EXPECT_EQ(data.validKeyCount(), 26);
   EXPECT_EQ(data.validRows().size(), 26U);
   EXPECT_EQ(data.input.queryValid[27], 0);
@@ -316,6 +380,7 @@ TEST(TraceReader, ReorderedCaptureComesBackInModelOrder) {
     edit.dataset(kCall + "/lse", {2, 28}, lse);
   }
   const auto trace = openTrace(folder / "t.h5");
+  EXPECT_FALSE(trace->outline({kId, 1})) << "its rows are brought into another order first";
   const HeadData data = trace->load({kId, 1});
   std::vector<Index> filePosition(28);
   for (std::size_t i = 0; i < 28; ++i) filePosition[static_cast<std::size_t>(perm[i])] = static_cast<Index>(i);
@@ -652,6 +717,7 @@ TEST(TraceReader, StopIsSeenBeforeAnythingIsRead) {
   std::stop_source source;
   source.request_stop();
   EXPECT_THROW((void)trace->load({kId, 0}, source.get_token()), Cancelled);
+  EXPECT_THROW((void)trace->outline({kId, 0}, source.get_token()), Cancelled);
   EXPECT_NO_THROW((void)trace->load({kId, 0}));
 }
 

@@ -4,9 +4,11 @@
 #include <compare>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -58,11 +60,19 @@ class AttentionMap {
  public:
   /// qOrder / kOrder: computed order (empty = model order).
   AttentionMap(HeadData head, std::vector<Index> qOrder = {}, std::vector<Index> kOrder = {});
+  /// Q and K come when something needs their values, by `load`, on the thread that needs them. Enough for restore() and
+  /// what follows from it. What comes must be what the outline says: Error{Format} where the file changed meanwhile.
+  using LoadHead = std::function<HeadData(std::stop_token)>;
+  AttentionMap(HeadOutline outline, LoadHead load, std::vector<Index> qOrder = {}, std::vector<Index> kOrder = {});
   ~AttentionMap();
 
   [[nodiscard]] Index rows() const noexcept;
   [[nodiscard]] Index cols() const noexcept;
+  /// Made from an outline: the outline's, without values of Q and K, also after they came.
   [[nodiscard]] const HeadData& head() const noexcept;
+  /// With Q and K, which are read if they are not here: not on a GUI thread before loaded().
+  [[nodiscard]] std::shared_ptr<const HeadData> loadedHead(const Control& control);
+  [[nodiscard]] bool loaded() const noexcept;  ///< loadedHead() reads nothing
   /// Position in computed order <-> stored query row / key token (model order).
   [[nodiscard]] Index queryRowAt(Index rowPosition) const noexcept;
   [[nodiscard]] Index keyAt(Index colPosition) const noexcept;
@@ -90,7 +100,7 @@ class AttentionMap {
   /// Where exact maps are kept over sessions; nullptr: nowhere. Before any other call.
   void setCache(std::shared_ptr<MapCache> cache);
   /// Takes LSE and coarse map from the cache, if it has them: true, and the map is exact. Reads the head's tensors once
-  /// (their hash is the key) and one small file; no backend.
+  /// (their hash is the key; an outline has it) and one small file; no backend.
   bool restore(const Control& control);
   /// Writes what build() found to the cache, once; cheap to call again. Not on a GUI thread.
   void remember();
@@ -106,11 +116,12 @@ class AttentionMap {
   [[nodiscard]] std::shared_ptr<const Tile> computeTile(const TileKey& key, Backend& backend, const Control& control);
   /// Position in computed order -> exact values. Needs the row's LSE: computed alone when build() has not run.
   [[nodiscard]] PairReadout readout(Index rowPosition, Index colPosition, Backend& backend, const Control& control);
-  /// The same without a backend, in microseconds; nullopt while the row's LSE is unknown.
+  /// The same without a backend, in microseconds; nullopt while the row's LSE is unknown or Q and K are not here.
   [[nodiscard]] std::optional<PairReadout> readoutIfKnown(Index rowPosition, Index colPosition) const;
   /// Memory that this object holds or keeps alive: head, reordered copies, prepared heads, levels, LSE.
   [[nodiscard]] Index bytes() const noexcept;
-  /// Drops what can be made again quickly (prepared heads, reordered copies); levels and LSE stay. Giving tens of
+  /// Drops what can be made again quickly (prepared heads, reordered copies, Q and K that `load` brings again); levels
+  /// and LSE stay. Giving tens of
   /// megabytes back takes milliseconds: they go with the returned object (nullptr: there was nothing), which a GUI
   /// hands to a job.
   std::shared_ptr<const void> trim();
@@ -119,6 +130,12 @@ class AttentionMap {
   struct Impl;
   std::unique_ptr<Impl> m_impl;
 };
+
+/// A head's map with what `cache` (or nullptr) has of it: where the cache has all, Q and K are not read before they are
+/// needed. Errors as Trace::loadScores().
+[[nodiscard]] std::shared_ptr<AttentionMap> openMap(std::shared_ptr<const Trace> trace, const HeadId& id,
+                                                    std::vector<Index> qOrder, std::vector<Index> kOrder,
+                                                    std::shared_ptr<MapCache> cache, const Control& control);
 
 /// Any region at any cell size in one streaming pass: what `sparsight-cli map` writes. float32 [cellRows, cellCols];
 /// NaN: no valid pair. Positions are in computed order (empty orders: model order). Throws Error{InvalidArgument} for a

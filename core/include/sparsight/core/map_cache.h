@@ -29,6 +29,9 @@ struct CachedMap {
 /// has no part in it.
 [[nodiscard]] ContentHash mapContentHash(const AttentionIn& in, std::span<const Index> qOrder,
                                          std::span<const Index> kOrder);
+/// The same with matrixHash() of Q and K at hand; theirs in `in` need no values.
+[[nodiscard]] ContentHash mapContentHash(const ContentHash& queries, const ContentHash& keys, const AttentionIn& in,
+                                         std::span<const Index> qOrder, std::span<const Index> kOrder);
 
 /// Exact maps on disk, one small file each, found by content. Bounded: beyond the limit the files not used for longest
 /// go. Safe to delete at any time, and several processes may share a folder: files appear by rename, carry a checksum,

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "sparsight/core/content_hash.h"
 #include "sparsight/core/tokens.h"
 #include "sparsight/kernels/backend.h"
 
@@ -118,6 +119,12 @@ struct HeadData {
   [[nodiscard]] Index validKeyCount() const noexcept;
 };
 
+/// A head without the values of Q and K: enough to look for what was once computed from them.
+struct HeadOutline {
+  HeadData head;              ///< `input.q`, `input.k`: shape and type, data == nullptr; no V
+  ContentHash queries, keys;  ///< matrixHash() of Q and K as loadScores() would give them
+};
+
 /// Synthetic ground truth: class per (step, layer, head) and the legend.
 struct SyntheticTruth {
   int steps = 0, layers = 0, heads = 0;
@@ -148,6 +155,13 @@ class Trace {
   /// The same without V where that saves reading it: all that maps and row statistics need.
   [[nodiscard]] virtual HeadData loadScores(const HeadId& id, std::stop_token stop = {}) const {
     return load(id, stop);
+  }
+  /// Reads Q and K of a head once, through memory of a fixed small size. nullopt where that saves nothing (they are in
+  /// memory, or stored so that reading takes their whole size): then loadScores() is the way. Errors like loadScores(),
+  /// but values are not looked at.
+  [[nodiscard]] virtual std::optional<HeadOutline> outline(const HeadId& id, std::stop_token stop = {}) const {
+    static_cast<void>(id), static_cast<void>(stop);
+    return std::nullopt;
   }
   [[nodiscard]] virtual std::optional<FramesRgb> frames() const = 0;
   [[nodiscard]] virtual std::optional<SyntheticTruth> truth() const = 0;
