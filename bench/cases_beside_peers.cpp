@@ -71,23 +71,29 @@ void mapHeads(benchmark::State& state, Index tokens, Index dim, DType dtype, int
 }
 
 /// Q, K and V of one head after the other, never twice from a cache of ours: what a click on another head waits for
-/// once the cache is full.
-void loadHead(benchmark::State& state, Index tokens, Index dim, DType dtype) {
+/// once the cache is full. Or only their outline: what it waits for where the map is on disk.
+enum class Part : std::uint8_t { All, Outline };
+void loadHead(benchmark::State& state, Index tokens, Index dim, DType dtype, bool contiguous, Part part) {
   constexpr int kHeads = 4;  // more than a last-level cache together
-  const char* given = std::getenv("SPARSIGHT_BENCH_TRACE");
+  const char* given = contiguous ? std::getenv("SPARSIGHT_BENCH_TRACE") : nullptr;
   const auto own = std::filesystem::temp_directory_path() / fmt::format("sparsight-bench-{}.h5", ::getpid());
-  if (given == nullptr) writeBenchTrace(own, *makeBenchHead(tokens, dim, dtype), kHeads);
+  if (given == nullptr) writeBenchTrace(own, *makeBenchHead(tokens, dim, dtype), kHeads, contiguous);
   {
     TraceOptions options;
     options.cacheBytes = 3 * tokens * dim * static_cast<Index>(itemSize(dtype));  // one head: the next takes its place
     const auto trace = openTrace(given != nullptr ? std::filesystem::path(given) : own, options);
     const CallInfo& call = trace->info().calls.front();
     std::size_t next = 0;
-    const auto load = [&] { return trace->load({call.id, call.heads[next++ % call.heads.size()]}); };
-    for (std::size_t i = 0; i < call.heads.size(); ++i) benchmark::DoNotOptimize(load().bytes);
+    const auto load = [&]() -> Index {
+      const HeadId id{call.id, call.heads[next++ % call.heads.size()]};
+      if (part == Part::All) return trace->load(id).bytes;
+      benchmark::DoNotOptimize(trace->outline(id)->queries.low);
+      return 2 * tokens * dim * static_cast<Index>(itemSize(dtype));
+    };
+    for (std::size_t i = 0; i < call.heads.size(); ++i) benchmark::DoNotOptimize(load());
     Index bytes = 0;
     const auto start = std::chrono::steady_clock::now();
-    for (auto _ : state) bytes = load().bytes;
+    for (auto _ : state) bytes = load();
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
     state.counters["mib"] = static_cast<double>(bytes) / (1 << 20);
     state.counters["gb_per_s"] =
@@ -115,8 +121,13 @@ const bool kRegistered = [] {
           }
         }
       }
-      add(fmt::format("load_head/{}/d128/{}", shortName(dtype), tokens),
-          [=](benchmark::State& state) { loadHead(state, tokens, 128, dtype); });
+      const auto addLoad = [&](const char* name, bool contiguous, Part part) {
+        add(fmt::format("{}/{}/d128/{}", name, shortName(dtype), tokens),
+            [=](benchmark::State& state) { loadHead(state, tokens, 128, dtype, contiguous, part); });
+      };
+      addLoad("load_head", true, Part::All);
+      addLoad("load_head_chunked", false, Part::All);
+      addLoad("outline_head_chunked", false, Part::Outline);
     }
   }
   const auto addMaps = [&](Index tokens, int heads) {

@@ -90,7 +90,7 @@ std::vector<float> startCentroids(const BenchHead& head, Index clusters, unsigne
   return centroids;
 }
 
-void writeBenchTrace(const std::filesystem::path& target, const BenchHead& head, int heads) {
+void writeBenchTrace(const std::filesystem::path& target, const BenchHead& head, int heads, bool contiguous) {
   const Index tokens = head.in.k.rows;
   TraceHeader header;
   header.model.family = "benchmark";
@@ -102,7 +102,7 @@ void writeBenchTrace(const std::filesystem::path& target, const BenchHead& head,
   header.layout.segments = {{SegmentKind::Video, 0, tokens, 1, 1, static_cast<int>(tokens)}};
   TraceWriterOptions options;
   options.dtype = head.in.k.dtype;
-  options.contiguous = true;
+  options.contiguous = contiguous;
   TraceWriter writer(target, header, options);
   CallHeader call;
   call.id.branch = "cond";

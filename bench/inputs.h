@@ -15,8 +15,8 @@ namespace sparsight::bench {
 /// Start of k-means: `clusters` different keys of the head, drawn by `seed`. [clusters, dim]
 [[nodiscard]] std::vector<float> startCentroids(const BenchHead& head, Index clusters, unsigned seed);
 
-/// A trace with one call of `heads` equal heads, one contiguous run per dataset.
-void writeBenchTrace(const std::filesystem::path& target, const BenchHead& head, int heads);
+/// A trace with one call of `heads` equal heads, one contiguous run per dataset or chunks as captures have them.
+void writeBenchTrace(const std::filesystem::path& target, const BenchHead& head, int heads, bool contiguous = true);
 
 /// `--write_inputs=FOLDER [--tokens=32760] [--dim=128] [--dtype=bf16]` writes what the cases of that shape compute on,
 /// for programs that are measured beside this one: q.bin, k.bin, v.bin and points.bin (row-major, as stored),

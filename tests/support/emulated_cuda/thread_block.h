@@ -14,7 +14,6 @@
 #include <functional>
 #include <memory>
 #include <numeric>
-#include <source_location>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -130,12 +129,12 @@ class ThreadBlock {
   void each(Body&& body) {
     body(m_thread, m_state);
   }
-  void sync(std::source_location where = std::source_location::current()) {
+  /// Where it stands by builtins: clang 14 has no std::source_location.
+  void sync(std::string_view path = __builtin_FILE(), unsigned line = __builtin_LINE()) {
     emulated::Machine& machine = emulated::machine();
-    const std::string_view path = where.file_name();
     const std::string_view file = path.substr(path.rfind('/') + 1);
-    if (m_thread == 0) machine.barriers.insert({std::string(file), where.line()});
-    if (machine.leftOut.line == where.line() && machine.leftOut.file == file) return;
+    if (m_thread == 0) machine.barriers.insert({std::string(file), line});
+    if (machine.leftOut.line == line && machine.leftOut.file == file) return;
     m_scheduler.waitForBlock(m_thread);
   }
   template <class Body>
