@@ -63,6 +63,14 @@ void CpuHead::prefetch(Index first, Index last) const noexcept {
   }
 }
 
+std::span<const std::byte> CpuHead::keyBytes(Index first, Index last) const noexcept {
+  const MatrixView& k = input().k;
+  const Index rowBytes = dim() * (k.dtype == DType::F32 ? kFloatBytes : kHalfBytes);
+  last = std::min(last, m_keyCount);
+  if (!m_before.empty() || k.rowStrideBytes != rowBytes || first >= last) return {};
+  return {k.data + first * rowBytes, at((last - first) * rowBytes)};
+}
+
 void CpuHead::loadKey(Index key, Index n, float* scratch) const noexcept {
   if (!m_bf16) {
     widenRow(input().k, key, scratch + n * tileStride());

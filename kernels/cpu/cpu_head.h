@@ -42,6 +42,11 @@ class CpuHead final : public PreparedHead {
   [[nodiscard]] KeyTile keys(std::span<const Index> positions, float* scratch) const noexcept;
   /// Asks for compact keys [first, last), as far as there are, to be brought near while others are worked on.
   void prefetch(Index first, Index last) const noexcept;
+  /// Compact keys [first, last) as memory, as far as there are and they lie side by side; empty otherwise.
+  [[nodiscard]] std::span<const std::byte> keyBytes(Index first, Index last) const noexcept;
+  /// Panels and tiles are bfloat16, of evenDim() numbers.
+  [[nodiscard]] bool bfloats() const noexcept { return m_bf16; }
+  [[nodiscard]] Index evenDim() const noexcept { return dim() + dim() % 2; }
   /// SimdKernels::scores of a packed panel and a tile of keys.
   void scores(const float* panel, const KeyTile& tile, Index count, float* scores, float* largest) const noexcept;
 
@@ -80,7 +85,6 @@ class CpuHead final : public PreparedHead {
   [[nodiscard]] Index validPairs(Index row, Index first, Index last) const noexcept;
 
  private:
-  [[nodiscard]] Index evenDim() const noexcept { return dim() + dim() % 2; }
   [[nodiscard]] Index tileStride() const noexcept { return m_bf16 ? evenDim() : dim(); }
   void loadKey(Index key, Index n, float* scratch) const noexcept;
   void packPairs(const MatrixView& tokens, std::span<const Index> rows, bool negate, float* panel) const noexcept;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -40,6 +41,14 @@ struct LazyReference {
       if (value[lane] > kMinusInfinity) rescale(lane, std::exp2(value[lane] - top));
       value[lane] = top;
       applied[lane] = top;
+    }
+  }
+  /// Raw scores up to which lift() surely has nothing to do: a little below the true limit, whatever rounding does.
+  void limits(float factor, Index lanes, float* limit) const noexcept {
+    constexpr float kMargin = 0x1p-20F;
+    for (Index lane = 0; lane < lanes; ++lane) {
+      const float exact = (value[lane] + kSlack) / factor;
+      limit[lane] = exact - kMargin * std::min(std::abs(exact), std::numeric_limits<float>::max());
     }
   }
 };

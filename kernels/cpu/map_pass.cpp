@@ -12,6 +12,7 @@ namespace {
 
 constexpr Index kTileKeys = 96;       // a multiple of every key unroll; at most 48 KiB of keys at head_dim 128
 constexpr Index kMaxPanels = 8;       // panels that share a key tile: keys come from beyond L2 once per 8 panels
+constexpr Index kFoldPanels = 4;      // folded: their partial sums (512 columns: 512 KiB) stay in L2 beside the keys
 constexpr Index kFewRows = 2048;      // up to it two panels share a tile, so that many threads find work
 constexpr Index kManyColumns = 2048;  // beyond it the per-column partial sums of one panel are large enough
 constexpr Index kMaxUnits = 256;
@@ -51,6 +52,7 @@ struct Segment {
 
 struct Panel {
   LazyReference reference;
+  alignas(kAlignment) std::array<float, kMaxLanes> limit{};  // of raw scores, as LazyReference::limits says
   AlignedFloats queries;
   AlignedFloats sum;  // [C, lanes] partial sums relative to the reference
   AlignedFloats top;  // [C, lanes] largest raw scores
@@ -75,6 +77,8 @@ struct Work {
   AlignedFloats keys;    // of a tile, where they cannot be used in place
   std::vector<float> row;
   std::vector<Segment> segments;
+  PendingScores pending;
+  alignas(kAlignment) std::array<float, kMaxLanes> unusedTop{};  // in place of maxima that nobody wants
 };
 
 class Runner {
@@ -85,7 +89,9 @@ class Runner {
         m_simd(pass.head.simd()),
         m_lanes(m_simd.lanes),
         m_columns(static_cast<Index>(pass.colEdges.size()) - 1),
-        m_panels(panelsFor(static_cast<Index>(pass.rows.size()), m_columns)) {}
+        m_folds(m_simd.foldBf16 != nullptr && m_head.bfloats() && !m_head.masked() && wantSums() &&
+                narrowestColumn() >= kFoldFewestKeys),
+        m_panels(panelsFor(static_cast<Index>(pass.rows.size()), m_columns, m_folds)) {}
 
   void run() {
     const auto rowCount = static_cast<Index>(m_pass.rows.size());
@@ -121,14 +127,24 @@ class Runner {
   }
 
  private:
-  /// By the shape alone, never by the threads.
-  static Index panelsFor(Index rows, Index columns) {
+  /// By the shape and the kind of CPU, never by the threads.
+  static Index panelsFor(Index rows, Index columns, bool folds) {
     if (columns > kManyColumns) return 1;
-    return rows > kFewRows ? kMaxPanels : 2;
+    if (rows <= kFewRows) return 2;
+    return folds ? kFoldPanels : kMaxPanels;
   }
   [[nodiscard]] bool wantMap() const { return m_pass.mean != nullptr || m_pass.max != nullptr; }
   [[nodiscard]] bool lseGiven() const { return !m_pass.givenLse.empty(); }
   [[nodiscard]] bool wantSums() const { return !lseGiven() || m_pass.mean != nullptr; }
+  /// Of the columns that have keys.
+  [[nodiscard]] Index narrowestColumn() const {
+    Index least = std::numeric_limits<Index>::max();
+    for (std::size_t c = 1; c < m_pass.colEdges.size(); ++c) {
+      const Index width = m_pass.colEdges[c] - m_pass.colEdges[c - 1];
+      if (width > 0) least = std::min(least, width);
+    }
+    return least;
+  }
 
   void runBlock(Work& work, Index first, Index last, Index unit, CellRow& current) {
     const Index used = (last - first + m_lanes - 1) / m_lanes;
@@ -140,16 +156,27 @@ class Runner {
     }
     const Index keyLast = m_pass.colEdges.back();
     Index column = 0;
-    for (Index key = m_pass.colEdges.front(); key < keyLast; key += kTileKeys) {
+    work.pending.count = 0;
+    for (Index key = m_pass.colEdges.front(); key < keyLast;) {
       m_pass.control.checkpoint();
-      const Index count = std::min(kTileKeys, keyLast - key);
+      const Index count = tileCount(key, column);
       column = cutSegments(key, count, column, work.segments);
       const KeyTile keys = m_head.keys(key, count, work.keys.get());
       for (Index i = 0; i < used; ++i) {
-        m_head.prefetch(key + count + i * kTileKeys / used, key + count + (i + 1) * kTileKeys / used);
-        foldTile(work.panels[at(i)], work, keys, key, count);
+        // Each panel brings a share of the next tile near.
+        const Index soon = key + count + i * count / used;
+        const Index then = key + count + (i + 1) * count / used;
+        const std::span<const std::byte> ahead = m_folds ? m_head.keyBytes(soon, then) : std::span<const std::byte>();
+        if (ahead.empty()) m_head.prefetch(soon, then);
+        if (m_folds) {
+          foldColumns(work.panels[at(i)], work, keys, ahead);
+        } else {
+          foldTile(work.panels[at(i)], work, keys, key, count);
+        }
       }
+      key += count;
     }
+    if (m_folds) m_simd.foldRest(work.pending);
     for (Index i = 0; i < used; ++i) finish(work.panels[at(i)], unit, current);
   }
 
@@ -164,10 +191,33 @@ class Runner {
                                                            : std::numeric_limits<float>::max();
       }
     }
+    if (lseGiven()) {
+      panel.limit.fill(std::numeric_limits<float>::infinity());
+    } else {
+      panel.reference.limits(m_head.factor(), m_lanes, panel.limit.data());
+    }
     std::fill(panel.sum.get(), panel.sum.get() + m_columns * m_lanes, 0.0F);
     if (panel.top.get() != nullptr) {
       std::fill(panel.top.get(), panel.top.get() + m_columns * m_lanes, kMinusInfinity);
     }
+  }
+
+  /// Keys of the tile that begins at `key`, in `column` or an empty one before it. Where columns are folded it ends
+  /// with one, or takes an equal part of a wide one, so that no column is left with a few keys.
+  [[nodiscard]] Index tileCount(Index key, Index column) const {
+    const Index most = std::min(kTileKeys, m_pass.colEdges.back() - key);
+    if (!m_folds) return most;
+    while (m_pass.colEdges[at(column + 1)] <= key) ++column;
+    const Index left = m_pass.colEdges[at(column + 1)] - key;
+    if (left > kTileKeys) {
+      const Index parts = (left + kTileKeys - 1) / kTileKeys;
+      return (left + parts - 1) / parts;
+    }
+    Index count = left;
+    for (; column < m_columns && m_pass.colEdges[at(column + 1)] - key <= most; ++column) {
+      count = m_pass.colEdges[at(column + 1)] - key;
+    }
+    return count;
   }
 
   /// Columns of the tile, starting the search at the column where the last tile ended.
@@ -185,6 +235,38 @@ class Runner {
       end = next;
     }
     return column;
+  }
+
+  /// The whole tile where the CPU has SimdKernels::foldBf16 and columns are wide enough for it.
+  void foldColumns(Panel& panel, Work& work, const KeyTile& keys, std::span<const std::byte> ahead) const {
+    prefetchCells(panel, work.segments);
+    const auto* const first = static_cast<const std::uint16_t*>(keys.data);
+    const auto segments = static_cast<Index>(work.segments.size());
+    const auto aheadBytes = static_cast<Index>(ahead.size());
+    for (Index i = 0; i < segments; ++i) {
+      const Segment& s = work.segments[at(i)];
+      FoldColumn column;
+      column.panel = reinterpret_cast<const std::uint16_t*>(panel.queries.get());
+      column.keys = first + s.offset * keys.stride;
+      column.stride = keys.stride;
+      column.count = s.count;
+      column.dim = m_head.evenDim();
+      column.scale = m_head.factor();
+      column.reference = panel.reference.applied;
+      column.limit = panel.limit.data();
+      column.sums = panel.sum.get() + s.column * m_lanes;
+      column.top = panel.top.get() != nullptr ? panel.top.get() + s.column * m_lanes : work.unusedTop.data();
+      column.ahead =
+          ahead.empty() ? reinterpret_cast<const std::byte*>(column.keys) : ahead.data() + i * aheadBytes / segments;
+      column.aheadBytes = aheadBytes / segments;
+      while (!m_simd.foldBf16(column, work.pending)) {
+        panel.reference.lift(column.largest, m_head.factor(), m_lanes, [&](Index lane, float factor) {
+          for (Index c = 0; c <= s.column; ++c) panel.sum.get()[c * m_lanes + lane] *= factor;
+          work.pending.rescale(lane, factor);
+        });
+        panel.reference.limits(m_head.factor(), m_lanes, panel.limit.data());
+      }
+    }
   }
 
   void foldTile(Panel& panel, Work& work, const KeyTile& keys, Index key, Index count) const {
@@ -383,6 +465,7 @@ class Runner {
   const SimdKernels& m_simd;
   const Index m_lanes;
   const Index m_columns;
+  const bool m_folds;  ///< foldColumns, else foldTile
   const Index m_panels;
   std::vector<CellRow> m_staged;
 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 
@@ -20,6 +21,40 @@ inline constexpr std::size_t kAlignment = 64;
 /// Rows that SimdKernels::dotsDouble takes at once.
 inline constexpr Index kDotRows = 4;
 
+/// Most keys whose scores SimdKernels::foldBf16 keeps waiting, and the fewest that a column may have for it.
+inline constexpr Index kFoldMostKeys = 11;
+inline constexpr Index kFoldFewestKeys = 6;
+
+/// Scores whose exponentials are still to be taken: they are, between the dot products of the next keys.
+struct PendingScores {
+  alignas(kAlignment) float scores[kFoldMostKeys * kMaxLanes];  ///< [count, lanes]
+  alignas(kAlignment) float partial[kMaxLanes];                 ///< sums of the column's keys before these
+  Index count = 0;                                              ///< 0: none wait, the rest means nothing
+  float scale = 0;
+  const float* reference = nullptr;  ///< [lanes], read when the exponentials are taken
+  float* sums = nullptr;             ///< [lanes] that the column is added to; nullptr: more of its keys follow
+
+  /// A lane's reference moved: the sum up to now times `factor`.
+  void rescale(Index lane, float factor) noexcept { partial[lane] *= factor; }
+};
+
+/// Keys of one column of a map against a panel.
+struct FoldColumn {
+  const std::uint16_t* panel;  ///< as SimdKernels::scoresBf16 takes it
+  const std::uint16_t* keys;
+  Index stride, count, dim;  ///< count >= kFoldFewestKeys
+  float scale;
+  const float* reference;  ///< [lanes]
+  const float* limit;      ///< [lanes] scores above it ask for another reference
+  float* sums;             ///< [lanes] += exp2(scale * score - reference)
+  float* top;              ///< [lanes] largest scores
+  const std::byte* ahead;  ///< memory to bring near meanwhile
+  Index aheadBytes;
+  Index done = 0;                                ///< keys whose scores were taken
+  Index part = 0;                                ///< calls of the inner loop that took them
+  alignas(kAlignment) float largest[kMaxLanes];  ///< of the last of them
+};
+
 struct SimdKernels {
   std::string_view name;  ///< "baseline", "avx2", "avx512" or "avx512bf16"
   Index lanes;            ///< queries per panel
@@ -33,6 +68,14 @@ struct SimdKernels {
   /// [dim / 2, lanes, 2], dim is even, strides count elements. nullptr where the CPU has no such instruction.
   void (*scoresBf16)(const std::uint16_t* panel, const std::uint16_t* keys, Index stride, Index count, Index dim,
                      float* scores, float* largest) noexcept;
+  /// Scores, sums of exponentials and maxima of a column in one go. The exponentials run one step behind: those of the
+  /// keys before are taken between these dot products, in units of the CPU that dot products leave idle, and the last
+  /// ones wait in `pending` for the next column, whatever its panel. False: a score is above its limit; the reference
+  /// may be moved (with sums and pending) before the next call, which goes on from there. True: all keys are done.
+  /// 2^x to within 3e-7 above 2^-123, 0 below 2^-124. nullptr where scoresBf16 is.
+  bool (*foldBf16)(FoldColumn& column, PendingScores& pending) noexcept;
+  /// Takes the exponentials that wait.
+  void (*foldRest)(PendingScores& pending) noexcept;
   /// largest[lane] = max(largest[lane], scores[., lane]).
   void (*tileMax)(const float* scores, Index count, float* largest) noexcept;
   /// sums[lane] += sum of exp2(scale * scores[., lane] - reference[lane]).

@@ -390,6 +390,8 @@ constexpr SimdKernels makeKernels(std::string_view name) {
           .valueColumns = kValueColumns,
           .scores = scoresKernel,
           .scoresBf16 = nullptr,
+          .foldBf16 = nullptr,
+          .foldRest = nullptr,
           .tileMax = tileMaxKernel,
           .tileExpSum = tileExpSumKernel,
           .tileExpSumMax = tileExpSumMaxKernel,

@@ -812,6 +812,29 @@ const std::vector<OpCase>& opCases() {
       c.rowBlocks = c.colBlocks = Blocks::Even;
       c.dtype = DType::BF16;
     });
+    // Columns that the CPU folds: wider than a key tile, under four panels, with references that move.
+    add("wide_columns_bfloat16", [](OpCase& c) {
+      c.queries = 300;
+      c.keys = 1500;
+      c.dim = c.valueDim = 80;
+      c.colBlocks = Blocks::Even;
+      c.scores = Scores::Peaked;
+      c.dtype = DType::BF16;
+    });
+    add("many_rows_bfloat16", [](OpCase& c) {
+      c.queries = 2250;
+      c.keys = 119;
+      c.dim = c.valueDim = 8;
+      c.rowBlocks = c.colBlocks = Blocks::Even;
+      c.dtype = DType::BF16;
+    });
+    add("extreme_even_bfloat16", [](OpCase& c) {
+      c.keys = 700;
+      c.colBlocks = Blocks::Even;
+      c.scores = Scores::Extreme;
+      c.dtype = DType::BF16;
+      c.keyPadding = true;
+    });
     add("padding_keys", [](OpCase& c) { c.keyPadding = true; });
     add("padding_rows", [](OpCase& c) { c.queryPadding = true; });
     add("padding_both_bfloat16", [](OpCase& c) {

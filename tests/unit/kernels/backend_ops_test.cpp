@@ -193,7 +193,8 @@ TEST_F(BackendOps, NoValidKeyAtAll) {
 
 TEST_F(BackendOps, ResultsDoNotDependOnTheThreads) {
   OpCase c = big();
-  for (const bool masked : {false, true}) {
+  for (const auto& [dtype, masked] : {std::pair{DType::F16, false}, {DType::F16, true}, {DType::BF16, false}}) {
+    c.dtype = dtype;
     c.denseMask = c.keyPadding = masked;
     const auto head = testing::makeOpHead(c);
     const std::vector<Index> rows = allRows(c.queries);
