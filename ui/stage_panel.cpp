@@ -86,12 +86,12 @@ StagePanel::StagePanel(QWidget* parent)
   fonts::give(m_formula, FontRole::Code);
 }
 
-void StagePanel::addFact(const QString& name, const QString& value) {
+void StagePanel::addFact(const QString& name, const QString& value, FontRole role) {
   if (m_used == m_rows.size()) {
-    Row row{new WrapLabel(this), new WrapLabel(this)};
+    Row row{new WrapLabel(this), new WrapLabel(this), FontRole::Tabular};
     row.name->setProperty("role", QStringLiteral("secondary"));
     fonts::give(row.name, FontRole::Secondary);
-    fonts::give(row.value, FontRole::Tabular);
+    fonts::give(row.value, row.role);
     row.value->setAlignment(Qt::AlignRight | Qt::AlignVCenter);
     row.value->setTextInteractionFlags(Qt::TextSelectableByMouse);
     const int line = static_cast<int>(m_rows.size());
@@ -99,7 +99,8 @@ void StagePanel::addFact(const QString& name, const QString& value) {
     m_grid->addWidget(row.value, line, 1);
     m_rows.push_back(row);
   }
-  const Row& row = m_rows[m_used++];
+  Row& row = m_rows[m_used++];
+  if (row.role != role) fonts::give(row.value, row.role = role);
   row.name->setText(name);
   row.value->setText(value);
   row.name->show();
@@ -116,7 +117,9 @@ void StagePanel::setStage(const Stage& stage) {
   m_source->setText(tr("Source: %1").arg(text(stage.source)));
   m_source->setVisible(!stage.source.empty());
   m_used = 0;
-  for (const StageFact& fact : stage.facts) addFact(text(fact.name), valueOf(fact));
+  for (const StageFact& fact : stage.facts)
+    // Equal figures stand below each other; words read better in the window's own font.
+    addFact(text(fact.name), valueOf(fact), fact.kind == StageFact::Kind::Text ? FontRole::Base : FontRole::Tabular);
   QString note;
   if (stage.numbers) {
     const Evaluation& e = *stage.numbers;

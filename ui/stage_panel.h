@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "sparsight/core/stages.h"
+#include "ui/theme.h"
 
 class QGridLayout;
 
@@ -28,9 +29,10 @@ class StagePanel : public QWidget {
   [[nodiscard]] QString numbersText() const;
 
  private:
-  void addFact(const QString& name, const QString& value);
+  void addFact(const QString& name, const QString& value, FontRole role = FontRole::Tabular);
   struct Row {
     QLabel *name, *value;
+    FontRole role;  // of the value
   };
   SectionLabel* m_chapter;
   QLabel *m_title, *m_text, *m_formula;

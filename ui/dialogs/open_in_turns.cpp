@@ -24,7 +24,7 @@ class Opening : public QObject {
   }
 
  private:
-  enum class Step { Make, List, Style, LayOut, Window, Show, Done };
+  enum class Step { Make, List, Style, LayOut, Inner, Window, Show, Done };
 
   void turn() {
     QElapsedTimer clock;
@@ -72,6 +72,11 @@ class Opening : public QObject {
           m_dialog->adjustSize();
           m_dialog->setAttribute(Qt::WA_Resized, false);  // nobody chose that size
         }
+        m_step = Step::Inner;
+        break;
+      case Step::Inner:
+        // Lays out what is in it as showing it would, and paints next to nothing.
+        static_cast<void>(m_dialog->grab(QRect(0, 0, 1, 1)));
         m_step = Step::Window;
         break;
       case Step::Window:
