@@ -235,8 +235,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         try {
           const auto outline = trace->outline({call.id, head});
           const HeadData loaded = trace->load({call.id, head});
-          require(!outline || (outline->queries == matrixHash(loaded.input.q) &&
-                               outline->keys == matrixHash(loaded.input.k)));
+          require(!outline ||
+                  (outline->queries == matrixHash(loaded.input.q) && outline->keys == matrixHash(loaded.input.k)));
           require(loaded.input.q.rows == call.nQ && loaded.input.k.rows == call.nK &&
                   loaded.input.q.cols == loaded.input.k.cols);
           require(loaded.qRows.empty() || static_cast<Index>(loaded.qRows.size()) == call.nQ);
