@@ -67,17 +67,21 @@ struct StorageCase {
 };
 void PrintTo(const StorageCase& c, std::ostream* out) { *out << c.name; }
 
-class TraceReaderStorage : public testing::TestWithParam<StorageCase> {};
-
-TEST_P(TraceReaderStorage, ValuesAreExact) {
-  const StorageCase& c = GetParam();
-  const TemporaryFolder folder;
+TraceSpec specOf(const StorageCase& c) {
   TraceSpec spec;
   spec.stored = c.stored;
   spec.chunk = c.chunk;
   spec.deflate = c.deflate;
   spec.shuffle = c.shuffle;
-  buildTrace(folder / "t.h5", spec);
+  return spec;
+}
+
+class TraceReaderStorage : public testing::TestWithParam<StorageCase> {};
+
+TEST_P(TraceReaderStorage, ValuesAreExact) {
+  const StorageCase& c = GetParam();
+  const TemporaryFolder folder;
+  buildTrace(folder / "t.h5", specOf(c));
   const auto trace = openTrace(folder / "t.h5");
   EXPECT_THAT(trace->info().warnings, IsEmpty());
   ASSERT_EQ(trace->info().calls.size(), 1U);
@@ -96,12 +100,7 @@ TEST_P(TraceReaderStorage, ValuesAreExact) {
 TEST_P(TraceReaderStorage, AnOutlineNamesTheSameValues) {
   const StorageCase& c = GetParam();
   const TemporaryFolder folder;
-  TraceSpec spec;
-  spec.stored = c.stored;
-  spec.chunk = c.chunk;
-  spec.deflate = c.deflate;
-  spec.shuffle = c.shuffle;
-  buildTrace(folder / "t.h5", spec);
+  buildTrace(folder / "t.h5", specOf(c));
   const auto trace = openTrace(folder / "t.h5");
   const bool bigEndian = c.stored == Stored::Float16BigEndian || c.stored == Stored::Float32BigEndian;
   const bool direct = c.deflate == 0 && !bigEndian && (c.chunk.empty() || c.chunk[2] == 8);
